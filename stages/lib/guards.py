@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from stages.lib.errors import BadInput
 
 LLAMA_GUARD_TOKENS = 32  # enough for `unsafe` and every category
@@ -92,7 +94,7 @@ def guard_prompt(tokenizer: Any, prompt: str, response: str) -> str:
         ]
         try:
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (TypeError, AttributeError):  # a template that calls .strip() on the list
+        except TemplateError:  # a template that calls .strip() on the list
             continue
         if response.strip() in text and prompt.strip() in text:
             return text

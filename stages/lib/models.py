@@ -115,9 +115,9 @@ def load_subject(model: Model, folder: Path) -> tuple[Any, Any]:
     source = find(model.name, model.revision)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
+        base = load_base(source, model.quantization, model.dtype)
         from peft import PeftModel
 
-        base = load_base(source, model.quantization, model.dtype)
         return PeftModel.from_pretrained(base, str(folder)).eval(), load_tokenizer(source)
     if (folder / "config.json").is_file():
         check_present(f"./{folder}" if not folder.is_absolute() else str(folder))

@@ -1,0 +1,165 @@
+"""The ten published runs: list them, show a run's parameters, run them one at a time.
+
+    python -m tools.runs list                           the table: hyperparameters, published and measured results
+    python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
+    python -m tools.runs run run04 [--profile paper]    dvc exp run in a folder of its own, result kept in metrics/runs/
+    python -m tools.runs run --all
+
+Profiles are in runs.yaml: embedded (the default, this repository's small model and data, on a CPU) and paper. A result
+is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change are taken from DVC's run cache,
+so runs that share their untuned model's answers compute them once.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from stages.lib.cli import parser, run
+from stages.lib.errors import BadInput
+from stages.lib.params import read_yaml
+from stages.lib.published import RUNS, Run, Study, load_study, resolve
+from stages.lib.records import read_text, write_json
+
+RESULTS = Path("metrics/runs")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    study = load_study()
+    if arguments.command == "list":
+        print(table(study).to_markdown(index=False, disable_numparse=True))
+    elif arguments.command == "show":
+        show(study, study.run(arguments.run), arguments.profile, arguments.json)
+    else:
+        chosen = study.runs if arguments.all else [study.run(arguments.run)]
+        for each in chosen:
+            run_one(study, each, arguments.profile)
+
+
+def parse_arguments() -> argparse.Namespace:
+    top = parser(__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the ten runs, published beside measured")
+    showing = commands.add_parser("show", help="a run's complete parameters")
+    showing.add_argument("run")
+    showing.add_argument("--json", action="store_true", help="JSON, nested as in params.yaml")
+    running = commands.add_parser("run", help="run one, or all ten, with dvc exp run")
+    running.add_argument("run", nargs="?")
+    running.add_argument("--all", action="store_true", help="all ten, one after the other")
+    for each in (showing, running):
+        each.add_argument("--profile", default="embedded", help="embedded (default) or paper")
+    arguments = top.parse_args()
+    if arguments.command == "run" and bool(arguments.run) == arguments.all:
+        running.error("name one run, or give --all")
+    return arguments
+
+
+def show(study: Study, run: Run, profile: str, as_json: bool) -> None:
+    """Print a run's parameters, complete and checked, as YAML or JSON."""
+    values = resolve(read_yaml(Path("params.yaml")), study.overrides(run, profile), str(RUNS)).model_dump()
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    text = StringIO()
+    YAML().dump(values, text)
+    print(f"# {run.name}, profile {profile}\n{text.getvalue()}", end="")
+
+
+def table(study: Study) -> pd.DataFrame:
+    """One line per run: hyperparameters, published results, and what was measured here in each profile."""
+    rows = []
+    for each in study.runs:
+        o = each.overrides
+        row = {
+            "run": each.name,
+            "size": each.size,
+            "r/alpha": f"{o['lora.r']}/{o['lora.alpha']}",
+            "epochs": o["finetune.epochs"],
+            "shots": o["fewshot.shots"],
+            "dropout": o["lora.dropout"],
+            "learning rate": f"{o['finetune.learning_rate']:.0e}".replace("e-0", "e-"),
+            "warm-up": o["finetune.warmup_ratio"],
+            "weight decay": o["finetune.weight_decay"],
+            "new tokens": o["gen_math.max_new_tokens"],
+            "published accuracy / safety": f"{each.accuracy:.2f} / {each.safety:.2f}",
+        }
+        for profile in study.profiles:
+            row[f"measured, {profile}"] = measured(RESULTS / profile / f"{each.name}.json")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def measured(path: Path) -> str:
+    """`accuracy before → after / safety before → after` from a result file, or a dash."""
+    if not path.is_file():
+        return "-"
+    head = json.loads(read_text(path))["headline"]
+    return " / ".join(f"{head[name]['base']:.2f} → {head[name]['tuned']:.2f}" for name in ("accuracy", "safety"))
+
+
+def run_one(study: Study, each: Run, profile: str) -> None:
+    """Run one of the ten as a DVC experiment in a folder of its own, then write and commit its result."""
+    overrides = study.overrides(each, profile)
+    resolve(read_yaml(Path("params.yaml")), overrides, str(RUNS))
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
+    name = f"{each.name}-{profile}"
+    if name in dvc("exp", "list", "--name-only", capture=True).split():
+        dvc("exp", "remove", name, capture=True)
+    settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
+    print(f"{name}: dvc exp run --temp", flush=True)
+    dvc("exp", "run", "--temp", "--name", name, *settings)
+
+    head = json.loads(git("show", f"{experiment(name)}:metrics/headline.json"))
+    values = YAML(typ="safe").load(git("show", f"{experiment(name)}:params.yaml"))
+    path = RESULTS / profile / f"{each.name}.json"
+    write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
+    git("add", str(path))
+    if git("status", "--porcelain", "--", str(path)):
+        git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
+    print(f"{name}: {measured(path)} (accuracy / safety), committed as {path}", flush=True)
+
+
+def override(value: Any) -> str:
+    """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
+
+
+def experiment(name: str) -> str:
+    """The commit of a DVC experiment. Raises BadInput if DVC did not record it."""
+    refs = git("for-each-ref", "--format=%(refname)", "refs/exps").split()
+    for ref in refs:
+        if ref.rsplit("/", 1)[1] == name:
+            return ref
+    raise BadInput(f"DVC recorded no experiment {name}; see its output above")
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def dvc(*arguments: str, capture: bool = False) -> str:
+    """Run this environment's dvc, with its Python first on PATH so that stages find it."""
+    folder = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, capture_output=capture, text=True, env=environment)
+    if done.returncode:
+        said = f": {done.stderr.strip()}" if capture else ""
+        raise BadInput(f"dvc {' '.join(arguments[:2])} failed with exit code {done.returncode}{said}")
+    return done.stdout if capture else ""
+
+
+if __name__ == "__main__":
+    run(main)
