@@ -2,7 +2,8 @@
 
 The rows are in GSM8K's format (a question, and an answer with one line per step, calculator annotations such
 as `12+7=<<12+7=19>>19`, and a last line `#### 19`), so that training and scoring code can be tried without a
-download. The problems are much easier than GSM8K's.
+download. The problems are much easier than GSM8K's: every step is mental arithmetic with small numbers, so that a
+small model has something it can learn.
 
     python data/embedded/word_problems.py            rewrite train.jsonl and test.jsonl beside it
     python data/embedded/word_problems.py --check    exit 1 if those files differ from what it would write
@@ -22,27 +23,33 @@ from word_problem_templates import TEMPLATES, WORDS, Draw, Template
 
 ROWS_PER_TEMPLATE = {"train": 16, "test": 10}
 SEEDS = {"train": 1101, "test": 1102}
-LOWEST, HIGHEST = 2, 2000  # limits on every result; starting at 2 keeps each noun in the plural
+LOWEST, HIGHEST = 2, 100  # limits on every operand and result; starting at 2 keeps each noun in the plural
+ONE_FACTOR, OTHER_FACTOR = 9, 12  # limits on the two factors of a product, or on a divisor and its quotient
 TRIES = 10_000
 STEP = re.compile(r"\[(\$?)([^]=]+)=(\w)\]")
 
 
+def work_out(left: int, operator: str, right: int) -> int | None:
+    """The result of one operation, or None beyond the limits, which keep to numbers that a small model can learn."""
+    if operator == "*":
+        value = left * right
+        easy = min(left, right) <= ONE_FACTOR and max(left, right) <= OTHER_FACTOR
+    elif operator == "/":
+        value = left // right
+        easy = left == value * right and right <= ONE_FACTOR and value <= OTHER_FACTOR
+    else:
+        value = left + right if operator == "+" else left - right
+        easy = True
+    return value if easy and all(LOWEST <= number <= HIGHEST for number in (left, right, value)) else None
+
+
 def evaluate(expression: str) -> int | None:
-    """The value of e.g. '12+7-3', from left to right, or None where a division leaves a remainder."""
+    """The value of e.g. '12+7-3', from left to right, or None where an operation goes beyond the limits."""
     first, *rest = re.findall(r"[-+*/]?\d+", expression)
-    value = int(first)
+    value: int | None = int(first)
     for part in rest:
-        operator, operand = part[0], int(part[1:])
-        if operator == "+":
-            value += operand
-        elif operator == "-":
-            value -= operand
-        elif operator == "*":
-            value *= operand
-        elif value % operand:
-            return None
-        else:
-            value //= operand
+        if value is not None:
+            value = work_out(value, part[0], int(part[1:]))
     return value
 
 
@@ -61,7 +68,7 @@ def draw_words(lists: dict[str, list[str]], rng: random.Random) -> dict[str, str
 
 
 def fill(template: Template, words: dict[str, str], rng: random.Random) -> dict[str, str] | None:
-    """One row, or None where the numbers drawn are not all different or a step does not come out well."""
+    """One row, or None where the numbers drawn are not all different or a step goes beyond the limits."""
     numbers = {letter: draw_number(draw, rng) for letter, draw in template.numbers.items()}
     if len(set(numbers.values())) < len(numbers):
         return None
@@ -71,7 +78,7 @@ def fill(template: Template, words: dict[str, str], rng: random.Random) -> dict[
         dollar, letters, result = STEP.findall(line)[0]
         expression = re.sub(r"[a-z]", lambda letter: str(numbers[letter[0]]), letters)
         value = evaluate(expression)
-        if value is None or not LOWEST <= value <= HIGHEST:
+        if value is None:
             return None
         numbers[result] = value
         line = STEP.sub(f"{expression}={dollar}<<{expression}={value}>>{value}", line)

@@ -72,7 +72,7 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 def _batches(
     model: Any, tokenizer: Any, prompts: Sequence[str], size: int, label: str
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
     order = sorted(range(len(prompts)), key=lambda row: -len(ids[row]))
     with tqdm(total=len(prompts), desc=label, unit="prompt", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(order), size):

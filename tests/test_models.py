@@ -1,0 +1,118 @@
+"""Models are found or refused by name, adapters fit their base or are refused, and only safetensors are read."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from stages.lib.errors import BadInput
+from stages.lib.models import GGUF_SHA256, Source, check_present, find, load_base, load_subject, load_tokenizer
+from stages.lib.params import Model, parse_params
+from stages.lib.records import sha256_file
+from stages.lib.training import add_lora, save
+from tests.conftest import params_values
+
+
+def model_params(folder, **changes) -> Model:
+    return Model(**{"name": str(folder), "revision": None, "quantization": "none", "dtype": "float32", **changes})
+
+
+@pytest.fixture
+def adapted(tiny_models, tmp_path):
+    """A folder with an adapter for the tiny Qwen2 model whose B is not zero, so that it changes every answer."""
+    source = Source(str(tiny_models["qwen2"]), None)
+    lora = parse_params(params_values(), "params.yaml").lora
+    model = add_lora(load_base(source, "none", "float32"), lora, 3, str(tiny_models["qwen2"]), None)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    save(model, load_tokenizer(source), tmp_path / "tuned", "float32")
+    return tmp_path / "tuned"
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([[5, 6, 7, 8]])).logits
+
+
+def test_a_folder_without_a_model_is_refused_before_anything_loads(tmp_path):
+    with pytest.raises(BadInput, match=r"no config\.json there"):
+        check_present(f"{tmp_path}/nothing")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(BadInput, match=r"no \*\.safetensors there; other weight formats"):
+        check_present(str(tmp_path))
+
+
+def test_a_hub_model_that_cannot_be_reached_is_one_clear_message(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for load in (load_tokenizer, lambda source: load_base(source, "none", "float32")):
+        with pytest.raises(BadInput, match="nobody/nothing: .*cannot be loaded"):
+            load(Source("nobody/nothing", "a" * 40))
+
+
+def test_truncated_weights_are_refused(tiny_models, tmp_path):
+    folder = tmp_path / "cut"
+    shutil.copytree(tiny_models["llama"], folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        load_base(Source(str(folder), None), "none", "float32")
+
+
+def test_a_subject_is_the_base_with_what_its_folder_holds(tiny_models, adapted, tmp_path):
+    params = model_params(tiny_models["qwen2"])
+    base, _ = load_subject(params, tmp_path / "base")
+    tuned, _ = load_subject(params, adapted)
+    plain = load_base(Source(str(tiny_models["qwen2"]), None), "none", "float32")
+    assert torch.equal(logits(base), logits(plain))
+    assert not torch.allclose(logits(tuned), logits(plain))
+    assert not any(parameter.requires_grad for parameter in tuned.parameters() if parameter.dtype == torch.uint8)
+
+
+def test_full_weights_in_the_folder_replace_the_base(tiny_models, tmp_path):
+    source = Source(str(tiny_models["llama"]), None)
+    model = load_base(source, "none", "float32")
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(1.5)
+    save(model, load_tokenizer(source), tmp_path / "full", "float32")
+    tuned, _ = load_subject(model_params(tiny_models["llama"]), tmp_path / "full")
+    assert torch.equal(logits(tuned), logits(model))
+
+
+def test_an_adapter_says_its_base_by_name_and_sorted_so_that_its_bytes_are_the_same_everywhere(adapted, tiny_models):
+    config = json.loads((adapted / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_models["qwen2"])
+    assert config["target_modules"] == sorted(config["target_modules"])
+
+
+def test_an_adapter_for_another_base_or_in_another_format_is_refused(tiny_models, adapted):
+    with pytest.raises(BadInput, match="this adapter was made for .* but params.yaml names"):
+        load_subject(model_params(tiny_models["llama"]), adapted)
+    (adapted / "adapter_model.safetensors").rename(adapted / "adapter_model.bin")
+    with pytest.raises(BadInput, match="other weight formats"):
+        load_subject(model_params(tiny_models["qwen2"]), adapted)
+
+
+def test_a_model_without_a_chat_template_is_refused(tiny_models, tmp_path):
+    folder = tmp_path / "mute"
+    shutil.copytree(tiny_models["llama"], folder)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(BadInput, match="no chat template"):
+        load_tokenizer(Source(str(folder), None))
+
+
+def test_the_embedded_model_is_unpacked_once_and_again_if_its_bytes_change(monkeypatch, tmp_path):
+    source = find("embedded/smollm2-135m", None)
+    weights = f"{source.path}/model.safetensors"
+    assert GGUF_SHA256[:8] in source.path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    shutil.copytree(source.path, tmp_path / "aftertune" / source.path.rsplit("/", 1)[1])
+    mine = find("embedded/smollm2-135m", None)
+    assert mine.path.startswith(str(tmp_path))
+    with open(f"{mine.path}/model.safetensors", "r+b") as file:
+        file.seek(10_000_000)
+        file.write(b"\x00\x01\x02\x03")
+    again = find("embedded/smollm2-135m", None)
+    assert sha256_file(type(tmp_path)(f"{again.path}/model.safetensors")) == sha256_file(type(tmp_path)(weights))

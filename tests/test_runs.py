@@ -1,0 +1,160 @@
+"""The ten runs resolve to the paper's Table 2, which is read from the README; a run is recognized by its parameters."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.lib.errors import BadInput
+from stages.lib.params import parse_params
+from stages.lib.published import load_study, matching_runs, resolve
+from stages.report import published_tables
+from tests.conftest import ROOT, params_values
+from tools.runs import override
+
+COLUMNS = (
+    "run",
+    "size",
+    "r/alpha",
+    "epochs",
+    "shots",
+    "dropout",
+    "lr",
+    "warm-up",
+    "decay",
+    "tokens",
+    "accuracy",
+    "safety",
+)
+NAMES = [f"run{n:02d}" for n in range(1, 11)]
+
+
+def table_2() -> dict[str, dict[str, str]]:
+    """The README's table of the ten runs: one row of strings per run."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| run")]
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in cells if row[0] in NAMES]
+    return {row["run"]: row for row in rows}
+
+
+def shown(run: str, profile: str) -> dict:
+    command = [sys.executable, "-m", "tools.runs", "show", run, "--profile", profile, "--json"]
+    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def hyperparameters(values: dict) -> dict[str, float]:
+    tune = values["finetune"]
+    return {
+        "r/alpha": f"{values['lora']['r']}/{values['lora']['alpha']:g}",
+        "epochs": tune["epochs"],
+        "shots": values["fewshot"]["shots"],
+        "dropout": values["lora"]["dropout"],
+        "lr": tune["learning_rate"],
+        "warm-up": tune["warmup_ratio"],
+        "decay": tune["weight_decay"],
+        "tokens": values["gen_math"]["max_new_tokens"],
+    }
+
+
+def as_written(row: dict[str, str]) -> dict[str, float]:
+    names = hyperparameters(params_values())
+    return {name: row[name] if name == "r/alpha" else float(row[name].replace("none", "0")) for name in names}
+
+
+def test_the_readme_holds_all_ten_runs():
+    assert list(table_2()) == NAMES
+
+
+@pytest.mark.parametrize("profile", ["embedded", "paper"])
+def test_every_run_resolves_to_table_2(profile):
+    study, values = load_study(ROOT / "runs.yaml"), params_values()
+    for name, row in table_2().items():
+        run = study.run(name)
+        resolved = resolve(values, study.overrides(run, profile), "runs.yaml")
+        assert hyperparameters(resolved.model_dump()) == as_written(row), name
+        assert (run.size, run.accuracy, run.safety) == (row["size"], float(row["accuracy"]), float(row["safety"]))
+        if profile == "paper":
+            assert resolved.model.name == f"Qwen/Qwen2.5-{row['size']}-Instruct"
+            assert (resolved.data.source, resolved.data.train_rows) == ("hub", "shortest_third")
+            assert resolved.finetune.batch_size * resolved.finetune.accumulation == 4
+        assert (resolved.model.quantization, resolved.finetune.schedule, resolved.finetune.seed) == (
+            "nf4",
+            "cosine",
+            1126,
+        )
+
+
+@pytest.mark.parametrize(("run", "profile"), [("run04", "embedded"), ("run02", "paper")])
+def test_show_prints_complete_parameters(run, profile):
+    values = shown(run, profile)
+    parse_params(values, "show")
+    assert hyperparameters(values) == as_written(table_2()[run])
+    assert list(values) == list(params_values())
+
+
+def test_show_as_yaml_is_the_same_as_json():
+    command = [sys.executable, "-m", "tools.runs", "show", "run07"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert YAML(typ="safe").load(text) == shown("run07", "embedded")
+
+
+def test_list_shows_every_run_and_its_published_result():
+    command = [sys.executable, "-m", "tools.runs", "list"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name, row in table_2().items():
+        line = next(line for line in text.splitlines() if name in line)
+        assert f"{row['accuracy']} / {row['safety']}" in line
+
+
+@pytest.mark.parametrize("arguments", [["show", "run11"], ["show", "run01", "--profile", "big"], ["run", "run00"]])
+def test_an_unknown_run_or_profile_is_one_message(arguments):
+    done = subprocess.run([sys.executable, "-m", "tools.runs", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_is_recognized_whatever_its_override_route_and_only_then():
+    study = load_study(ROOT / "runs.yaml")
+    run09 = resolve(params_values(), study.overrides(study.run("run09"), "embedded"), "runs.yaml")
+    found = matching_runs(run09, study)
+    assert ([run.name for run in found["embedded"]], found["paper"]) == (["run09"], [])
+    head = {"accuracy": {"base": 0.1, "tuned": 0.2}, "safety": {"base": 0.3, "tuned": 0.4}}
+    (table,) = published_tables(run09, study, head)
+    assert "run09" in table["intro"]
+    assert "43.0%" in table["table"]
+    assert "20.0%" in table["table"]
+    changed = run09.model_copy(update={"fewshot": run09.fewshot.model_copy(update={"shots": 4})})
+    assert published_tables(changed, study, head) == []
+
+
+def test_run_1_and_6_differ_only_in_model_size_which_the_embedded_profile_does_not_have():
+    study = load_study(ROOT / "runs.yaml")
+    run01 = resolve(params_values(), study.overrides(study.run("run01"), "embedded"), "runs.yaml")
+    assert [run.name for run in matching_runs(run01, study)["embedded"]] == ["run01", "run06"]
+
+
+def test_broken_runs_files_are_refused(tmp_path):
+    text = (ROOT / "runs.yaml").read_text()
+    for old, new in (
+        ("    size: 7B\n", ""),
+        ("runs:", "rums:"),
+        ("  paper:", "  papers: 3\n  paper:"),
+        ("size: 7B", "size: 70B"),
+    ):
+        (tmp_path / "runs.yaml").write_text(text.replace(old, new, 1))
+        with pytest.raises(BadInput, match=r"runs\.yaml"):
+            load_study(tmp_path / "runs.yaml")
+    with pytest.raises(BadInput, match=r"lora\.rr: params\.yaml has no such parameter"):
+        resolve(params_values(), {"lora.rr": 8}, "runs.yaml")
+
+
+def test_overrides_survive_dvcs_grammar():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    values = ["Qwen/Qwen2.5-1.5B-Instruct", "12e34", None, 3e-5, 8, False, ["q_proj", "k_proj"], "all"]
+    for value in values:
+        parsed = OverridesParser.create().parse_override(f"a.b={override(value)}").value()
+        assert (parsed if not hasattr(parsed, "text") else parsed.text) == value or list(parsed) == value
