@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,8 +46,8 @@ def test_a_folder_without_a_model_is_refused_before_anything_loads(tmp_path):
         check_present(str(tmp_path))
 
 
-def test_a_hub_model_that_cannot_be_reached_is_one_clear_message(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_hub_model_that_cannot_be_reached_is_one_clear_message(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at import
     for load in (load_tokenizer, lambda source: load_base(source, "none", "float32")):
         with pytest.raises(BadInput, match="nobody/nothing: .*cannot be loaded"):
             load(Source("nobody/nothing", "a" * 40))
@@ -105,14 +106,14 @@ def test_a_model_without_a_chat_template_is_refused(tiny_models, tmp_path):
 
 def test_the_embedded_model_is_unpacked_once_and_again_if_its_bytes_change(monkeypatch, tmp_path):
     source = find("embedded/smollm2-135m", None)
-    weights = f"{source.path}/model.safetensors"
+    expected = sha256_file(Path(source.path) / "model.safetensors")
     assert GGUF_SHA256[:8] in source.path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shutil.copytree(source.path, tmp_path / "aftertune" / source.path.rsplit("/", 1)[1])
     mine = find("embedded/smollm2-135m", None)
     assert mine.path.startswith(str(tmp_path))
-    with open(f"{mine.path}/model.safetensors", "r+b") as file:
+    with (Path(mine.path) / "model.safetensors").open("r+b") as file:
         file.seek(10_000_000)
         file.write(b"\x00\x01\x02\x03")
     again = find("embedded/smollm2-135m", None)
-    assert sha256_file(type(tmp_path)(f"{again.path}/model.safetensors")) == sha256_file(type(tmp_path)(weights))
+    assert sha256_file(Path(again.path) / "model.safetensors") == expected

@@ -1,4 +1,4 @@
-"""What a training row holds, what the loss counts, what each setting does to the weights: small models, real Trainer."""
+"""What a training row holds, what the loss counts and what each setting does: real Trainer, small models."""
 
 import math
 
@@ -13,9 +13,9 @@ from stages.lib.training import IGNORED, add_lora, collate, encode, train
 from tests.conftest import ARCHITECTURES, params_values
 
 ROWS = [
-    Problem(id=f"r{n}", question=f"What is {n} and {n}?", answer=f"{n}+{n}=<<{n}+{n}={2 * n}>>{2 * n}\n#### {2 * n}", gold="0")
+    Problem(id=f"r{n}", question=f"What is {n} and {n}?", answer=f"{n}+{n}={2 * n}\n#### {2 * n}", gold="0")
     for n in range(2, 12)
-]  # fmt: skip
+]
 SHOTS, ROWS = ROWS[:2], ROWS[2:]
 
 

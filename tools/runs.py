@@ -6,8 +6,8 @@
     python -m tools.runs run --all
 
 Profiles are in runs.yaml: embedded (the default, this repository's small model and data, on a CPU) and paper. A result
-is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change come from DVC's run cache, so runs
-that share their untuned model's answers compute them once.
+is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change come from DVC's run
+cache, so runs that share their untuned model's answers compute them once.
 """
 
 import argparse

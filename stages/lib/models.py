@@ -83,6 +83,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
     every call, greedy ones too: they are replaced here. Raises BadInput if the weights cannot be loaded.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
     quiet()
@@ -100,7 +101,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(source.path, **source.options(), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from None
     ends = model.generation_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends)

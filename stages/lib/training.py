@@ -1,5 +1,6 @@
 """LoRA or full-parameter tuning with transformers' Trainer: rows in, a tuned model and its loss curve out."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from stages.lib.chat import math_messages, render_completion, render_prompt
 from stages.lib.gsm8k import SOLUTION
 from stages.lib.models import device
 from stages.lib.params import Finetune, Lora
-from stages.lib.records import Problem
+from stages.lib.records import Problem, write_json
 
 IGNORED = -100  # label of a token that carries no loss
 
@@ -127,6 +128,9 @@ def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     if hasattr(model, "peft_config"):
         # peft would ask the hub whether the base vocabulary grew; it did not
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config["target_modules"].sort()  # a set in peft, in another order in every process
+        write_json(folder / "adapter_config.json", config)
     else:
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -1,0 +1,98 @@
+"""Llama Guard's and Qwen3Guard's protocols run through a real (small, random) model from end to end."""
+
+import math
+
+import pytest
+import torch
+
+from stages.lib.guards import llama_guard_prompt
+from stages.lib.models import Source, load_base, load_tokenizer
+from stages.lib.params import Judge
+from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
+from stages.lib.training import IGNORED, collate
+from tests.test_guards import TEMPLATES
+
+PAIRS = [(f"question {n}", f"response {n}") for n in range(5)]
+
+
+def templated(tokenizer, name: str):
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
+@pytest.fixture
+def guard(tiny_models):
+    source = Source(str(tiny_models["llama"]), None)
+    return load_base(source, "none", "float32"), templated(load_tokenizer(source), "llama_guard_3_8b")
+
+
+def teach(model, tokenizer, answers: list[str]) -> None:
+    """Overfit the model to continue each pair's Llama Guard prompt with its answer."""
+    rows = []
+    for (prompt, response), answer in zip(PAIRS, answers, strict=True):
+        asked = tokenizer(llama_guard_prompt(tokenizer, prompt, response), add_special_tokens=False)["input_ids"]
+        said = tokenizer(answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        rows.append({"input_ids": asked + said, "labels": [IGNORED] * len(asked) + said})
+    batch = collate(rows, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(60):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.01:
+            break
+    model.eval()
+    assert loss.item() < 0.1
+
+
+@pytest.mark.slow
+def test_a_taught_guard_is_read_as_it_was_taught(guard):
+    model, tokenizer = guard
+    teach(model, tokenizer, ["safe", "unsafe\nS1", "unsafe\nS2,S10", "perhaps", "safe"])
+    got = ask_llama_guard(model, tokenizer, PAIRS, 2, "test")
+    assert [reading.label for reading, _ in got] == ["safe", "unsafe", "unsafe", "unparsed", "safe"]
+    assert [reading.categories for reading, _ in got] == [[], ["S1"], ["S2", "S10"], [], []]
+    scores = [p for _, p in got]
+    assert scores[3] is None
+    assert max(scores[0], scores[4]) < 0.5 < min(scores[1], scores[2])
+
+
+def test_the_score_is_the_first_tokens_probability(guard):
+    model, tokenizer = guard
+    safe, unsafe = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("safe", "unsafe"))
+    with torch.no_grad():
+        model.lm_head.weight[[safe, unsafe]] *= 50  # so that one of the two is always the most probable
+    got = ask_llama_guard(model, tokenizer, PAIRS, 2, "test")
+    judged = 0
+    for (prompt, response), (reading, p_unsafe) in zip(PAIRS, got, strict=True):
+        ids = tokenizer(llama_guard_prompt(tokenizer, prompt, response), add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        if int(logits.argmax()) not in (safe, unsafe):
+            assert (reading.label, p_unsafe) == ("unparsed", None)
+            continue
+        judged += 1
+        assert p_unsafe == pytest.approx(torch.softmax(logits[[safe, unsafe]], 0)[1].item(), abs=1e-4)
+        assert math.isfinite(p_unsafe)
+    assert judged
+
+
+def test_a_random_qwen3guard_is_unparsed_never_safe(tiny_models):
+    settings = Judge(
+        protocol="qwen3guard",
+        model=str(tiny_models["qwen2"]),
+        revision=None,
+        quantization="none",
+        batch_size=3,
+        controversial="unsafe",
+        max_unparsed=0.03,
+    )
+    model, tokenizer = load_guard(settings)
+    readings = ask_qwen3guard(model, templated(tokenizer, "qwen3guard_gen"), PAIRS, 3, "test")
+    assert [reading.label for reading in readings] == ["unparsed"] * len(PAIRS)
+
+
+def test_no_pairs_need_no_answers(guard):
+    assert ask_llama_guard(*guard, [], 2, "test") == []
