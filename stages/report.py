@@ -14,12 +14,11 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from ruamel.yaml import YAML
 
 from stages.lib.cli import SUBJECTS, no_arguments, run
 from stages.lib.errors import BadInput
 from stages.lib.metrics import Measured, Subject, detail, headline, outcomes
-from stages.lib.params import Params, load_params
+from stages.lib.params import Params, dump_yaml, load_params
 from stages.lib.published import Study, load_study, matching_runs
 from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, read_text, write_json, write_text
 from stages.lib.sources import HAZARDS
@@ -104,8 +103,6 @@ def render(params: Params, study: Study, head: Mapping, more: Mapping, costs: Se
     kept = more["retention"][0] if more["retention"] else None
     model = f", {params.judge.model}" if params.judge.model else ""
     rule_judges = params.judge.protocol == "refusal_rule"
-    yaml = io.StringIO()
-    YAML().dump(params.model_dump(), yaml)
     return environment.get_template("report.md.j2").render(
         params=params,
         sentence=answer(head),
@@ -127,7 +124,7 @@ def render(params: Params, study: Study, head: Mapping, more: Mapping, costs: Se
         verdicts=pd.DataFrame(more["refusal_by_verdict"]).to_markdown(index=False),
         problems=pd.DataFrame(more["problems"]).to_markdown(index=False, floatfmt=".3f"),
         cost=pd.DataFrame(costs).to_markdown(index=False),
-        yaml=yaml.getvalue(),
+        yaml=dump_yaml(params.model_dump()),
     )
 
 

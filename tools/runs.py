@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.cli import parser, run
 from stages.lib.errors import BadInput
-from stages.lib.params import read_yaml
+from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.records import read_text, write_json
 
@@ -68,9 +67,7 @@ def show(study: Study, run: Run, profile: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(values, indent=2))
         return
-    text = StringIO()
-    YAML().dump(values, text)
-    print(f"# {run.name}, profile {profile}\n{text.getvalue()}", end="")
+    print(f"# {run.name}, profile {profile}\n{dump_yaml(values)}", end="")
 
 
 def table(study: Study) -> pd.DataFrame:

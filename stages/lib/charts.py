@@ -22,7 +22,14 @@ def plane(headline: Mapping[str, Any], runs: Sequence[Run], strong: Mapping[str,
     ]
     theirs = [{"run": run.name[-2:].lstrip("0"), "accuracy": run.accuracy, "safety": run.safety} for run in runs]
     published = alt.Chart(_data(theirs)).mark_point(size=50, color=PUBLISHED, shape="diamond", filled=True).encode(x, y)
-    labels = alt.Chart(_data(theirs)).mark_text(dx=7, dy=-8, fontSize=10, color="#666").encode(x, y, text="run:N")
+    labels = alt.layer(
+        *(
+            alt.Chart(_data([row for row in theirs if _crowded(row, theirs) == crowded]))
+            .mark_text(dx=-9 if crowded else 9, dy=-8, fontSize=10, color="#666")
+            .encode(x, y, text="run:N")
+            for crowded in (True, False)
+        )
+    )
     lines = alt.Chart(_data([strong])).mark_rule(strokeDash=[4, 4], color="#888")
     thresholds = lines.encode(x=x) + lines.encode(y=y)
     path = alt.Chart(_data(ours)).mark_line(color="#333", strokeWidth=1.5).encode(x, y, order="order:O")
@@ -37,8 +44,18 @@ def plane(headline: Mapping[str, Any], runs: Sequence[Run], strong: Mapping[str,
             ),
         )
     )
-    names = alt.Chart(_data(ours)).mark_text(dx=10, align="left", fontWeight="bold").encode(x, y, text="model:N")
-    note = "grey diamonds: the ten published runs, by number; dashes: the paper's strong baseline"
+    names = alt.layer(
+        *(
+            alt.Chart(_data([row]))
+            .mark_text(dx=11, dy=dy, align="left", fontWeight="bold")
+            .encode(x, y, text="model:N")
+            for row, dy in zip(ours, (-11, 2), strict=True)
+        )
+    )
+    note = [
+        "diamonds: the ten published runs, by number (other models and data than here unless",
+        "this is the paper profile); dashes: the paper's strong baseline",
+    ]
     title = alt.Title("What the tuning did", subtitle=note, anchor="start")
     return alt.layer(thresholds, published, labels, path, points, names).properties(width=420, height=380, title=title)
 
@@ -83,6 +100,13 @@ def save_png(chart: Any, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     chart.save(part, format="png", scale_factor=2)
     part.replace(path)
+
+
+def _crowded(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether another point stands close to the right, so that the label goes to the left."""
+    return any(
+        0 < other["accuracy"] - row["accuracy"] < 0.04 and abs(other["safety"] - row["safety"]) < 0.02 for other in rows
+    )
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:

@@ -105,6 +105,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
         raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from None
     ends = model.generation_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends)
+    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return model.eval()
 
 
@@ -198,6 +199,12 @@ def _unpack(folder: Path) -> None:
     (part / "model.safetensors.sha256").write_text(sha256_file(part / "model.safetensors") + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
+
+
+def _contiguous(_module: Any, arguments: tuple) -> tuple:
+    """Hand the output layer a contiguous hidden state. From the strided slice of a prompt's last positions torch
+    multiplies row by row, copying a frozen weight for each row: 6 s for 48 rows of the embedded model on a CPU."""
+    return (arguments[0].contiguous(), *arguments[1:])
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ everything under it takes plain values.
 
 import re
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -248,6 +249,14 @@ def read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
     except (UnicodeDecodeError, YAMLError) as error:
         raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Nested values as YAML text, with nothing written as null."""
+    yaml, text = YAML(), StringIO()
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.dump(dict(values), text)
+    return text.getvalue()
 
 
 def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Params:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -66,12 +67,28 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
 
 def train(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, settings: Finetune, bf16: bool) -> list[dict]:
     """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update."""
+    model.config.use_cache = False
+    with TemporaryDirectory() as unused:  # Trainer makes its output folder even when nothing is saved there
+        trainer = Trainer(
+            model=model,
+            args=_arguments(settings, bf16, unused),
+            train_dataset=list(rows),
+            data_collator=lambda batch: collate(batch, pad),
+            callbacks=[_Progress()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    keys = ("step", "epoch", "loss", "learning_rate")
+    return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
+
+
+def _arguments(settings: Finetune, bf16: bool, folder: str) -> TrainingArguments:
     on_gpu = device().type == "cuda"
     optimizer = settings.optimizer
     if optimizer == "auto":
         optimizer = "paged_adamw_32bit" if on_gpu else "adamw_torch"
-    arguments = TrainingArguments(
-        output_dir="unused",
+    return TrainingArguments(
+        output_dir=folder,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -92,18 +109,6 @@ def train(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, settings: 
         seed=settings.seed,
         data_seed=settings.seed,
     )
-    model.config.use_cache = False
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=list(rows),
-        data_collator=lambda batch: collate(batch, pad),
-        callbacks=[_Progress()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    keys = ("step", "epoch", "loss", "learning_rate")
-    return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
 
 
 class _Progress(TrainerCallback):
