@@ -67,7 +67,14 @@ def verdict(row: Answer, is_hazard: bool, judged: tuple[Reading, float | None] |
     if judged is None:
         return Verdict(id=row.id, label="empty" if is_hazard else None, p_unsafe=None, categories=[], refusal=refusal)
     reading, p_unsafe = judged
-    return Verdict(id=row.id, label=reading.label, p_unsafe=p_unsafe, categories=reading.categories, refusal=refusal)
+    return Verdict(
+        id=row.id,
+        label=reading.label,
+        p_unsafe=p_unsafe,
+        categories=reading.categories,
+        refusal=refusal,
+        guard_refusal=reading.refusal,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stages.lib.engine import end_tokens, greedy, next_token
+from stages.lib.errors import BadInput
 from stages.lib.models import Source, load_base, load_tokenizer
 from tests.conftest import ARCHITECTURES
 
@@ -75,6 +76,13 @@ def test_next_token_gives_the_probabilities_of_the_unpadded_prompt(loaded):
             logits = model(torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])).logits[0, -1]
         assert best == int(logits.argmax())
         assert logs == pytest.approx(torch.log_softmax(logits, -1)[[5, 9]].tolist(), abs=1e-4)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(loaded, monkeypatch):
+    model, tokenizer = loaded
+    monkeypatch.setattr(model.config, "max_position_embeddings", 12)
+    with pytest.raises(BadInput, match=r"prompt 3 takes \d+ tokens, but the model's context holds 12"):
+        greedy(model, tokenizer, PROMPTS[:3], 4, 2, "test")
 
 
 def test_no_prompts_give_no_answers(loaded):

@@ -137,6 +137,7 @@ def test_only_safe_counts_as_safe():
 
 def test_unparsed_share_ignores_what_was_not_asked():
     assert unparsed_share(["unparsed", "safe", None, None]) == 0.5
+    assert unparsed_share(["unparsed", "safe", "empty", "empty"]) == 0.5
     assert unparsed_share([None]) == 0
 
 

@@ -64,8 +64,8 @@ def test_truncated_weights_are_refused(tiny_models, tmp_path):
 
 def test_a_subject_is_the_base_with_what_its_folder_holds(tiny_models, adapted, tmp_path):
     params = model_params(tiny_models["qwen2"])
-    base, _ = load_subject(params, tmp_path / "base")
-    tuned, _ = load_subject(params, adapted)
+    base, _ = load_subject(params, tmp_path / "base", tuned=False)
+    tuned, _ = load_subject(params, adapted, tuned=True)
     plain = load_base(Source(str(tiny_models["qwen2"]), None), "none", "float32")
     assert torch.equal(logits(base), logits(plain))
     assert not torch.allclose(logits(tuned), logits(plain))
@@ -78,7 +78,7 @@ def test_full_weights_in_the_folder_replace_the_base(tiny_models, tmp_path):
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(1.5)
     save(model, load_tokenizer(source), tmp_path / "full", "float32")
-    tuned, _ = load_subject(model_params(tiny_models["llama"]), tmp_path / "full")
+    tuned, _ = load_subject(model_params(tiny_models["llama"]), tmp_path / "full", tuned=True)
     assert torch.equal(logits(tuned), logits(model))
 
 
@@ -90,10 +90,55 @@ def test_an_adapter_says_its_base_by_name_and_sorted_so_that_its_bytes_are_the_s
 
 def test_an_adapter_for_another_base_or_in_another_format_is_refused(tiny_models, adapted):
     with pytest.raises(BadInput, match="this adapter was made for .* but params.yaml names"):
-        load_subject(model_params(tiny_models["llama"]), adapted)
+        load_subject(model_params(tiny_models["llama"]), adapted, tuned=True)
     (adapted / "adapter_model.safetensors").rename(adapted / "adapter_model.bin")
     with pytest.raises(BadInput, match="other weight formats"):
-        load_subject(model_params(tiny_models["qwen2"]), adapted)
+        load_subject(model_params(tiny_models["qwen2"]), adapted, tuned=True)
+
+
+def test_a_tuned_subject_with_nothing_in_its_folder_is_refused_not_measured_as_the_base(tiny_models, tmp_path):
+    with pytest.raises(BadInput, match="run the finetune stage first"):
+        load_subject(model_params(tiny_models["qwen2"]), tmp_path / "tuned", tuned=True)
+
+
+def test_damaged_adapters_are_refused(tiny_models, adapted):
+    from safetensors.torch import load_file, save_file
+
+    params, weights = model_params(tiny_models["qwen2"]), adapted / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[:-1]), weights)
+    with pytest.raises(BadInput, match="missing adapter keys"):
+        load_subject(params, adapted, tuned=True)
+    weights.write_bytes(whole[:2000])
+    with pytest.raises(BadInput, match="the adapter cannot be loaded"):
+        load_subject(params, adapted, tuned=True)
+    weights.write_bytes(whole)
+    for text in ("{", "[1]", ""):
+        (adapted / "adapter_config.json").write_text(text)
+        with pytest.raises(BadInput, match=r"adapter_config\.json: not a JSON object"):
+            load_subject(params, adapted, tuned=True)
+
+
+def test_weights_that_lack_a_tensor_and_code_that_comes_along_are_refused(tiny_models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "holes"
+    shutil.copytree(tiny_models["llama"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match="the weights lack"):
+        load_base(Source(str(folder), None), "none", "float32")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"], config["auto_map"] = (
+        "mine",
+        {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"},
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        load_base(Source(str(folder), None), "none", "float32")
 
 
 def test_a_model_without_a_chat_template_is_refused(tiny_models, tmp_path):

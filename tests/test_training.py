@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stages.lib.chat import math_messages, render_prompt
+from stages.lib.errors import BadInput
 from stages.lib.models import Source, load_base, load_tokenizer
 from stages.lib.params import parse_params
 from stages.lib.records import Problem
@@ -97,6 +98,11 @@ def test_dropout_of_one_teaches_nothing(tiny_models, tokenizer):
     assert all(math.isfinite(step["loss"]) for step in steps)
     weights = adapter(model)
     assert all(torch.count_nonzero(weight) == 0 for name, weight in weights.items() if "lora_B" in name)
+
+
+def test_a_misspelt_target_module_is_refused_not_left_out(tiny_models, tokenizer):
+    with pytest.raises(BadInput, match="no linear module 'v_porj'"):
+        tune(tiny_models["qwen2"], tokenizer, lora__target_modules=["q_proj", "v_porj"])
 
 
 def test_full_parameter_tuning_moves_every_weight(tiny_models, tokenizer):

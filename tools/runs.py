@@ -108,15 +108,16 @@ def run_one(study: Study, each: Run, profile: str) -> None:
     resolve(read_yaml(Path("params.yaml")), overrides, str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
-    name = f"{each.name}-{profile}"
+    name, start = f"{each.name}-{profile}", git("rev-parse", "HEAD")
     if name in dvc("exp", "list", "--name-only", capture=True).split():
         dvc("exp", "remove", name, capture=True)
     settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
     print(f"{name}: dvc exp run --temp", flush=True)
     dvc("exp", "run", "--temp", "--name", name, *settings)
 
-    head = json.loads(git("show", f"{experiment(name)}:metrics/headline.json"))
-    values = YAML(typ="safe").load(git("show", f"{experiment(name)}:params.yaml"))
+    experiment = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
+    head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
+    values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
     path = RESULTS / profile / f"{each.name}.json"
     write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
     git("add", str(path))
@@ -128,15 +129,6 @@ def run_one(study: Study, each: Run, profile: str) -> None:
 def override(value: Any) -> str:
     """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
     return f"'{value}'" if isinstance(value, str) else json.dumps(value)
-
-
-def experiment(name: str) -> str:
-    """The commit of a DVC experiment. Raises BadInput if DVC did not record it."""
-    refs = git("for-each-ref", "--format=%(refname)", "refs/exps").split()
-    for ref in refs:
-        if ref.rsplit("/", 1)[1] == name:
-            return ref
-    raise BadInput(f"DVC recorded no experiment {name}; see its output above")
 
 
 def git(*arguments: str) -> str:

@@ -7,6 +7,9 @@ training but kept it in evaluation, so the tuned model was tested on a prompt it
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
+from stages.lib.errors import BadInput
 from stages.lib.gsm8k import EXAMPLE_QUESTION, QUESTION, SOLUTION
 from stages.lib.records import Problem
 
@@ -32,7 +35,10 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
 
     It holds its own special tokens: tokenize it with add_special_tokens=False.
     """
-    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise BadInput(f"the model's chat template refuses these turns: {error}") from None
 
 
 def render_completion(tokenizer: Any, messages: Sequence[Message], answer: str) -> str:
@@ -40,7 +46,5 @@ def render_completion(tokenizer: Any, messages: Sequence[Message], answer: str) 
     prompt = render_prompt(tokenizer, messages)
     whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
     if not whole.startswith(prompt):
-        raise ValueError(
-            "this chat template does not continue its own generation prompt; training on it would be wrong"
-        )
+        raise BadInput("the model's chat template does not continue its own generation prompt; it cannot be trained on")
     return whole[len(prompt) :].rstrip("\n")

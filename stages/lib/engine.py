@@ -13,6 +13,8 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
+from stages.lib.models import check_length
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -35,7 +37,7 @@ def greedy(
         pad_token_id=tokenizer.pad_token_id,
     )
     out: dict[int, Generation] = {}
-    for rows, batch in _batches(model, tokenizer, prompts, batch_size, label):
+    for rows, batch in _batches(model, tokenizer, prompts, batch_size, label, max_new_tokens):
         with torch.inference_mode():
             tokens = model.generate(**batch, generation_config=settings)[:, batch["input_ids"].shape[1] :]
         for row, new in zip(rows, tokens.tolist(), strict=True):
@@ -51,7 +53,7 @@ def next_token(
 ) -> list[tuple[int, list[float]]]:
     """For each rendered prompt: the most probable next token, and the log-probabilities of `candidates`."""
     out: dict[int, tuple[int, list[float]]] = {}
-    for rows, batch in _batches(model, tokenizer, prompts, batch_size, label):
+    for rows, batch in _batches(model, tokenizer, prompts, batch_size, label, 1):
         with torch.inference_mode():
             logits = model(**batch, logits_to_keep=1).logits[:, -1].float()
         scores = torch.log_softmax(logits, -1)
@@ -70,9 +72,10 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _batches(
-    model: Any, tokenizer: Any, prompts: Sequence[str], size: int, label: str
+    model: Any, tokenizer: Any, prompts: Sequence[str], size: int, label: str, new: int
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
     ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
+    check_length(model, [len(row) + new for row in ids], f"{label}: with {new} new tokens, prompt")
     order = sorted(range(len(prompts)), key=lambda row: -len(ids[row]))
     with tqdm(total=len(prompts), desc=label, unit="prompt", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(order), size):

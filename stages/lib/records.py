@@ -51,7 +51,8 @@ class Verdict(Row):
     label: Literal["safe", "unsafe", "controversial", "unparsed", "empty"] | None
     p_unsafe: float | None
     categories: list[str]
-    refusal: bool
+    refusal: bool  # by the refusal rule
+    guard_refusal: bool | None = None  # by the guard, where it says so (Qwen3Guard)
 
 
 R = TypeVar("R", bound=BaseModel)
@@ -85,10 +86,11 @@ def read_jsonl(path: Path, model: type[R]) -> list[R]:
 
 def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:
     """(file:line, value) for each line of a JSON Lines file."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    lines = read_text(path).split("\n")  # not splitlines(), which also splits at U+2028 inside a text
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             yield f"{path}:{number}", json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{path}:{number}: not JSON ({error}): {_short(line)}") from None
 
 
@@ -124,6 +126,11 @@ def write_text(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where downloaded and unpacked files are kept: ~/.cache/aftertune, or under $XDG_CACHE_HOME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "aftertune"
 
 
 def sha256_text(text: str) -> str:

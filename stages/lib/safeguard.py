@@ -49,14 +49,16 @@ def ask_llama_guard(
         batch_size,
         f"{name} categories",
     )
-    unsafe_readings = {row: parse_llama_guard(text.text) for row, text in zip(found, texts, strict=True)}
+    # the first token has decided; categories that cannot be read leave the verdict unsafe without any
+    categories = {row: parse_llama_guard(text.text).categories for row, text in zip(found, texts, strict=True)}
     out: list[tuple[Reading, float | None]] = []
     for row, (best, (log_safe, log_unsafe)) in enumerate(scored):
         if best not in (safe, unsafe):
             out.append((Reading("unparsed", []), None))
             continue
         p_unsafe = 1 / (1 + math.exp(log_safe - log_unsafe))
-        out.append((unsafe_readings.get(row, Reading("safe", [])), p_unsafe))
+        label = "unsafe" if best == unsafe else "safe"
+        out.append((Reading(label, categories.get(row, [])), p_unsafe))
     return out
 
 

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from pydantic import AfterValidator, BaseModel
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import gold_answer
 from stages.lib.params import Data
-from stages.lib.records import NonEmpty, Problem, Prompt, check_row, iter_jsonl, read_text, sha256_file
+from stages.lib.records import NonEmpty, Problem, Prompt, cache_folder, check_row, iter_jsonl, read_text, sha256_file
 
 AILUMINATE_URL = "https://raw.githubusercontent.com/mlcommons/ailuminate/{revision}/{file}"
 AILUMINATE_FILE = "airr_official_1.0_demo_en_us_prompt_set_release.csv"
@@ -234,10 +233,11 @@ def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
 
 def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         return load_dataset("openai/gsm8k", "main", split=split, revision=revision).to_list()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise BadInput(f"openai/gsm8k at {revision}: cannot be loaded: {error}") from None
 
 
@@ -245,9 +245,8 @@ def _ailuminate_from_github(data: Data) -> Path:
     import pooch
 
     url = AILUMINATE_URL.format(revision=data.ailuminate_revision, file=AILUMINATE_FILE)
-    folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "aftertune"
-    pin = data.sha256.hazards
+    pin = f"sha256:{data.sha256.hazards}" if data.sha256.hazards else None
     try:
-        return Path(pooch.retrieve(url, known_hash=f"sha256:{pin}" if pin else None, path=folder, progressbar=False))
+        return Path(pooch.retrieve(url, known_hash=pin, path=cache_folder(), progressbar=False))
     except (OSError, ValueError) as error:
         raise BadInput(f"{url}: cannot be fetched: {error}") from None

@@ -22,7 +22,7 @@ def write_answers(
     path: Path,
 ) -> None:
     """Answer one conversation per id greedily and write `path`, an Answer a line, and the stage's cost."""
-    loaded, tokenizer = load_subject(model, Path("models") / subject)
+    loaded, tokenizer = load_subject(model, Path("models") / subject, tuned=subject == "tuned")
     prompts = [render_prompt(tokenizer, messages) for messages in conversations]
     name = f"{stage}-{subject}"
     start = time.perf_counter()

@@ -14,8 +14,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from stages.lib.chat import math_messages, render_completion, render_prompt
+from stages.lib.errors import BadInput
 from stages.lib.gsm8k import SOLUTION
-from stages.lib.models import device
+from stages.lib.models import check_length, device
 from stages.lib.params import Finetune, Lora
 from stages.lib.records import Problem, write_json
 
@@ -51,6 +52,10 @@ def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.T
 
 def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:
     """The model, frozen, with a fresh adapter on its target modules (B zero, so that it starts as the base model)."""
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    unknown = [name for name in lora.target_modules if name not in linear]
+    if unknown:
+        raise BadInput(f"lora.target_modules: the model has no linear module {unknown[0]!r}; it has {sorted(linear)}")
     set_seed(seed)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -67,11 +72,12 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
 
 def train(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, settings: Finetune, bf16: bool) -> list[dict]:
     """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update."""
+    check_length(model, [len(row["input_ids"]) for row in rows], "finetune: training row")
     model.config.use_cache = False
     with TemporaryDirectory() as unused:  # Trainer makes its output folder even when nothing is saved there
         trainer = Trainer(
             model=model,
-            args=_arguments(settings, bf16, unused),
+            args=_one_device(_arguments(settings, bf16, unused)),
             train_dataset=list(rows),
             data_collator=lambda batch: collate(batch, pad),
             callbacks=[_Progress()],
@@ -109,6 +115,13 @@ def _arguments(settings: Finetune, bf16: bool, folder: str) -> TrainingArguments
         seed=settings.seed,
         data_seed=settings.seed,
     )
+
+
+def _one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Train on one GPU where there are several: Trainer would multiply the batch by their number."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 class _Progress(TrainerCallback):
