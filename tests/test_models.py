@@ -131,10 +131,8 @@ def test_weights_that_lack_a_tensor_and_code_that_comes_along_are_refused(tiny_m
     with pytest.raises(BadInput, match="the weights lack"):
         load_base(Source(str(folder), None), "none", "float32")
     config = json.loads((folder / "config.json").read_text())
-    config["model_type"], config["auto_map"] = (
-        "mine",
-        {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"},
-    )
+    config["model_type"] = "mine"
+    config["auto_map"] = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text("raise SystemExit('ran')")
     with pytest.raises(BadInput, match="cannot be loaded"):

@@ -9,7 +9,6 @@ from stages.lib.guards import llama_guard_prompt
 from stages.lib.models import Source, load_base, load_tokenizer
 from stages.lib.params import Judge
 from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
-from stages.lib.training import IGNORED, collate
 from tests.test_guards import TEMPLATES
 
 PAIRS = [(f"question {n}", f"response {n}") for n in range(5)]
@@ -24,39 +23,6 @@ def templated(tokenizer, name: str):
 def guard(tiny_models):
     source = Source(str(tiny_models["llama"]), None)
     return load_base(source, "none", "float32"), templated(load_tokenizer(source), "llama_guard_3_8b")
-
-
-def teach(model, tokenizer, answers: list[str]) -> None:
-    """Overfit the model to continue each pair's Llama Guard prompt with its answer."""
-    rows = []
-    for (prompt, response), answer in zip(PAIRS, answers, strict=True):
-        asked = tokenizer(llama_guard_prompt(tokenizer, prompt, response), add_special_tokens=False)["input_ids"]
-        said = tokenizer(answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-        rows.append({"input_ids": asked + said, "labels": [IGNORED] * len(asked) + said})
-    batch = collate(rows, 2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    model.train()
-    for _ in range(60):
-        loss = model(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss.item() < 0.01:
-            break
-    model.eval()
-    assert loss.item() < 0.1
-
-
-@pytest.mark.slow
-def test_a_taught_guard_is_read_as_it_was_taught(guard):
-    model, tokenizer = guard
-    teach(model, tokenizer, ["safe", "unsafe\nS1", "unsafe\nS2,S10", "perhaps", "safe"])
-    got = ask_llama_guard(model, tokenizer, PAIRS, 2, "test")
-    assert [reading.label for reading, _ in got] == ["safe", "unsafe", "unsafe", "unparsed", "safe"]
-    assert [reading.categories for reading, _ in got] == [[], ["S1"], ["S2", "S10"], [], []]
-    scores = [p for _, p in got]
-    assert scores[3] is None
-    assert max(scores[0], scores[4]) < 0.5 < min(scores[1], scores[2])
 
 
 def test_the_score_is_the_first_tokens_probability(guard):
@@ -74,9 +40,11 @@ def test_the_score_is_the_first_tokens_probability(guard):
             assert (reading.label, p_unsafe) == ("unparsed", None)
             continue
         judged += 1
+        # what follows is noise, so there are no categories; the first token alone decides
+        assert (reading.label, reading.categories) == ("unsafe" if int(logits.argmax()) == unsafe else "safe", [])
         assert p_unsafe == pytest.approx(torch.softmax(logits[[safe, unsafe]], 0)[1].item(), abs=1e-4)
         assert math.isfinite(p_unsafe)
-    assert judged
+    assert judged == len(PAIRS)
 
 
 def test_a_random_qwen3guard_is_unparsed_never_safe(tiny_models):
