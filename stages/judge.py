@@ -7,6 +7,7 @@ judge.protocol names. The stage fails if more than judge.max_unparsed of the ver
 for AILuminate: 3 %). The refusal rule takes no time; a safeguard model reads about 300 tokens more than a response.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from stages.lib.cli import run, subject_argument
@@ -41,12 +42,8 @@ def main() -> None:
             "check that judge.model speaks this protocol"
         )
     write_jsonl(Path(f"data/generated/{subject}/verdicts.jsonl"), verdicts)
-    counts = {label: sum(row.label == label for row in verdicts) for label in sorted({*labels_of(verdicts)})}
+    counts = dict(sorted(Counter(row.label for row in verdicts if row.label).items()))
     print(f"judge {subject} ({settings.protocol}): {', '.join(f'{n} {label}' for label, n in counts.items())}")
-
-
-def labels_of(verdicts: list[Verdict]) -> list[str]:
-    return [row.label for row in verdicts if row.label]
 
 
 def judge(pairs: list[tuple[str, str]], settings: Judge, name: str) -> list[tuple[Reading, float | None]]:

@@ -130,6 +130,11 @@ def test_a_run_is_recognized_whatever_its_override_route_and_only_then():
     assert published_tables(changed, study, head) == []
 
 
+def test_own_files_are_none_of_the_ten_runs_and_do_not_stop_the_report():
+    own = parse_params(params_values(data__source="file", data__files__train="/elsewhere/train.jsonl"), "params.yaml")
+    assert matching_runs(own, load_study(ROOT / "runs.yaml")) == {"embedded": [], "paper": []}
+
+
 def test_run_1_and_6_differ_only_in_model_size_which_the_embedded_profile_does_not_have():
     study = load_study(ROOT / "runs.yaml")
     run01 = resolve(params_values(), study.overrides(study.run("run01"), "embedded"), "runs.yaml")

@@ -82,9 +82,19 @@ def resolve(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str)
 
 
 def matching_runs(params: Params, study: Study) -> dict[str, list[Run]]:
-    """For each profile, the runs whose overrides leave these params as they are: the runs that this run is."""
+    """For each profile, the runs whose overrides all hold in these params already: the runs that this run is."""
     values = params.model_dump()
     return {
-        profile: [run for run in study.runs if resolve(values, study.overrides(run, profile), str(RUNS)) == params]
+        profile: [
+            run
+            for run in study.runs
+            if all(_value(values, key) == value for key, value in study.overrides(run, profile).items())
+        ]
         for profile in study.profiles
     }
+
+
+def _value(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values[part]
+    return values
