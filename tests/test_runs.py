@@ -34,9 +34,9 @@ NAMES = [f"run{n:02d}" for n in range(1, 11)]
 def table_2() -> dict[str, dict[str, str]]:
     """The README's table of the ten runs: one row of strings per run."""
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| run")]
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in cells if row[0] in NAMES]
-    return {row["run"]: row for row in rows}
+    start = next(number for number, line in enumerate(lines) if line.startswith("| run | model | r/alpha |"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : start + 2 + len(NAMES)]]
+    return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in rows}
 
 
 def shown(run: str, profile: str) -> dict:
