@@ -42,7 +42,7 @@ def main() -> None:
     tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
 
     start = time.perf_counter()
-    steps = training.train(tuned, encoded, tokenizer.pad_token_id, settings, bf16=model.dtype == "bfloat16")
+    steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16")
     seconds = time.perf_counter() - start
 
     part = TUNED.with_name(".tuned.part")

@@ -1,60 +1,165 @@
-"""Batched decoding against the plainest possible loop, on random models of both architectures."""
+"""Decoding over a shared prefix against transformers' own `generate`, in float32, on random models."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
+from stages.lib import engine
+from stages.lib.attention import NAME, attend, attend_plainly, shared_prefix, use_attention
+from stages.lib.chat import math_messages, render_prompt
 from stages.lib.engine import end_tokens, greedy, next_token
 from stages.lib.errors import BadInput
-from stages.lib.models import Source, load_base, load_tokenizer
-from tests.conftest import ARCHITECTURES
+from stages.lib.models import Source, load_base, load_for_generation, load_tokenizer
+from stages.lib.params import parse_params
+from stages.lib.records import Problem
+from stages.lib.training import add_lora
+from tests.conftest import ARCHITECTURES, ROOT, params_values
 
-PROMPTS = [
-    "Hello",
-    "The sum of two and two is",
-    "a b c d e f g h i j k l m n o p",
-    "Why?",
-    "One two three four five six",
-]
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+SHOTS = [Problem(id=f"s{n}", question=f"How much is {n} and {n}?", answer=f"#### {2 * n}", gold="0") for n in range(4)]
+LIMIT = 12
 
 
-def slow_greedy(model, ids: list[int], limit: int, ends: set[int]) -> list[int]:
-    """One token at a time, the whole text again for each, no cache."""
-    written: list[int] = []
-    with torch.no_grad():
-        while len(written) < limit and not (written and written[-1] in ends):
-            logits = model(torch.tensor([ids + written])).logits[0, -1]
-            written.append(int(logits.argmax()))
-    return written
+def questions(tokenizer, count: int, shots: int) -> list[str]:
+    """Rendered prompts of many lengths behind the same examples."""
+    texts = [" ".join(WORDS[n % 10 : n % 10 + n % 7 + 1]) + f" {n}" for n in range(count)]
+    return [render_prompt(tokenizer, math_messages(text, SHOTS[:shots])) for text in texts]
+
+
+def generated(model, tokenizer, prompts: list[str], limit: int) -> list[list[int]]:
+    """What transformers' generate writes after each prompt alone."""
+    ends = sorted(end_tokens(model, tokenizer))
+    settings = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=ends, pad_token_id=0)
+    out = []
+    for prompt in prompts:
+        ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        out.append(written[0, ids.shape[1] :].tolist())
+    return out
+
+
+def check(model, tokenizer, prompts, limit, batch_size):
+    ends = end_tokens(model, tokenizer)
+    wanted = generated(model, tokenizer, prompts, limit)
+    got = greedy(model, tokenizer, prompts, limit, batch_size, "test")
+    for tokens, generation in zip(wanted, got, strict=True):
+        stopped = tokens[-1] in ends
+        assert generation.text == tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
+        assert (generation.finish, generation.tokens) == ("stop" if stopped else "length", len(tokens))
+    return wanted
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def loaded(request, tiny_models):
+    """A random model whose turns end: every ninth token of its vocabulary counts as an end."""
     source = Source(str(tiny_models[request.param]), None)
-    return load_base(source, "none", "float32"), load_tokenizer(source)
+    model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
+    model.generation_config.eos_token_id = [2, *range(100, len(tokenizer), 9)]
+    return model, tokenizer
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_any_batch_size_gives_what_one_prompt_at_a_time_gives(loaded, batch_size):
+@pytest.mark.parametrize("shots", [0, 3])
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
+def test_tokens_are_those_of_generate_at_any_batch_size(loaded, shots, batch_size, monkeypatch):
+    monkeypatch.setattr(engine, "PREFILL", 200)  # several passes to take in new rows
     model, tokenizer = loaded
-    ends = end_tokens(model, tokenizer)
-    got = greedy(model, tokenizer, PROMPTS, 12, batch_size, "test")
-    for prompt, generation in zip(PROMPTS, got, strict=True):
-        tokens = slow_greedy(model, tokenizer(prompt, add_special_tokens=False)["input_ids"], 12, ends)
-        stopped = tokens[-1] in ends
-        assert generation.text == tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
-        assert (generation.finish, generation.tokens) == ("stop" if stopped else "length", len(tokens))
+    wanted = check(model, tokenizer, questions(tokenizer, 64, shots), LIMIT, batch_size)
+    lengths = {len(tokens) for tokens in wanted}
+    assert LIMIT in lengths
+    assert len(lengths) > 3  # rows leave at different times
 
 
-def test_the_end_of_turn_token_stops_and_is_counted_but_not_shown(loaded):
+def test_prompts_that_are_the_prefix_and_one_token(loaded):
     model, tokenizer = loaded
-    first = slow_greedy(model, tokenizer(PROMPTS[1], add_special_tokens=False)["input_ids"], 3, set())
-    model.generation_config.eos_token_id = [2, first[2]]
-    try:
-        (generation,) = greedy(model, tokenizer, [PROMPTS[1]], 12, 1, "test")
-    finally:
-        model.generation_config.eos_token_id = 2
-    assert (generation.finish, generation.tokens) == ("stop", 1 + min(first.index(first[2]), 2))
-    assert tokenizer(generation.text, add_special_tokens=False)["input_ids"] != first
+    prompts = [f"The same beginning for all of them:{word}" for word in (" a", " b", " c", " d", " e")]
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    assert shared_prefix(ids) == len(ids[0]) - 1 == len(ids[4]) - 1
+    check(model, tokenizer, prompts, LIMIT, 2)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [["Alone"], ["Twice", "Twice"], ["a", "a b", "a b c d"], ["Nothing", "in", "common"]],
+    ids=["one", "equal", "each the beginning of the next", "no prefix"],
+)
+def test_odd_sets_of_prompts(loaded, prompts):
+    check(*loaded, prompts, LIMIT, 2)
+
+
+def test_a_limit_of_one_token(loaded):
+    model, tokenizer = loaded
+    wanted = check(model, tokenizer, questions(tokenizer, 9, 1), 1, 4)
+    assert {len(tokens) for tokens in wanted} == {1}
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_with_an_adapter_on(tiny_models, quantization):
+    source = Source(str(tiny_models["qwen2"]), None)
+    tokenizer = load_tokenizer(source)
+    params = parse_params(params_values(), "params.yaml")
+    base = load_for_generation(source, quantization, "float32")
+    model = add_lora(base, params.lora, 5, "./tiny", None).eval()
+    prompts = questions(tokenizer, 16, 2)
+    plain = greedy(model, tokenizer, prompts, LIMIT, 8, "test")
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    check(model, tokenizer, prompts, LIMIT, 8)
+    assert greedy(model, tokenizer, prompts, LIMIT, 8, "test") != plain
+
+
+def test_four_bit_weights_written_out_are_the_ones_bitsandbytes_computes_with(tiny_models):
+    source = Source(str(tiny_models["llama"]), None)
+    packed, written = load_base(source, "nf4", "float32").train(), load_for_generation(source, "nf4", "float32")
+    assert type(packed.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    assert type(written.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    ids = torch.arange(5, 60)[None]
+    with torch.no_grad():  # in training mode: in evaluation, bitsandbytes computes in bf16 on some CPUs
+        assert torch.allclose(packed(ids).logits, written(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_models_own_attention_is_put_back(loaded):
+    model, tokenizer = loaded
+    before = model.config._attn_implementation
+    greedy(model, tokenizer, ["a", "b"], 2, 2, "test")
+    assert model.config._attn_implementation == before != NAME
+    with pytest.raises(BadInput), use_attention(model, NAME):
+        raise BadInput("stopped in between")
+    assert model.config._attn_implementation == before
+
+
+def test_layers_that_see_only_a_window_are_refused(loaded, monkeypatch):
+    model, tokenizer = loaded
+    monkeypatch.setattr(model.config, "layer_types", ["full_attention", "sliding_attention"], raising=False)
+    with pytest.raises(
+        BadInput, match="layers of kind full_attention, sliding_attention; only full attention is known"
+    ):
+        greedy(model, tokenizer, ["a"], 2, 2, "test")
+
+
+@pytest.mark.parametrize(("causal", "masked"), [(False, False), (True, False), (False, True)])
+def test_both_ways_to_attend_agree(causal, masked):
+    torch.manual_seed(1)
+    query, key, value = torch.randn(3, 2, 9, 16), torch.randn(3, 2, 9, 16), torch.randn(3, 2, 9, 16)
+    mask = None
+    if masked:
+        mask = torch.zeros(3, 1, 9, 9).masked_fill(
+            torch.arange(9) > torch.tensor([2, 8, 5])[:, None, None, None], -torch.inf
+        )
+    wanted, wanted_total = attend_plainly(query, key, value, 0.3, causal, mask)
+    got, total = attend(query, key, value, 0.3, causal, mask)
+    assert torch.allclose(got, wanted, atol=1e-6)
+    assert torch.allclose(total, wanted_total, atol=1e-5)
+
+
+def test_other_devices_write_the_same_tokens(loaded, monkeypatch):
+    """The attention of every device but the CPU, here on the CPU."""
+    monkeypatch.setattr("stages.lib.attention.attend", attend_plainly)
+    model, tokenizer = loaded
+    check(model, tokenizer, questions(tokenizer, 20, 2), LIMIT, 8)
 
 
 def test_a_models_own_sampling_and_penalty_are_not_followed(tiny_models):
@@ -68,10 +173,12 @@ def test_a_models_own_sampling_and_penalty_are_not_followed(tiny_models):
     assert used.eos_token_id == 2
 
 
-def test_next_token_gives_the_probabilities_of_the_unpadded_prompt(loaded):
+@pytest.mark.parametrize("batch_size", [1, 3, 40])
+def test_next_token_gives_the_probabilities_of_each_prompt_alone(loaded, batch_size):
     model, tokenizer = loaded
-    got = next_token(model, tokenizer, PROMPTS, [5, 9], 3, "test")
-    for prompt, (best, logs) in zip(PROMPTS, got, strict=True):
+    prompts = questions(tokenizer, 10, 2)
+    got = next_token(model, tokenizer, prompts, [5, 9], batch_size, "test")
+    for prompt, (best, logs) in zip(prompts, got, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])).logits[0, -1]
         assert best == int(logits.argmax())
@@ -81,9 +188,63 @@ def test_next_token_gives_the_probabilities_of_the_unpadded_prompt(loaded):
 def test_a_prompt_longer_than_the_context_is_refused(loaded, monkeypatch):
     model, tokenizer = loaded
     monkeypatch.setattr(model.config, "max_position_embeddings", 12)
+    prompts = ["Hello", "Two and two", " ".join(WORDS)]
     with pytest.raises(BadInput, match=r"prompt 3 takes \d+ tokens, but the model's context holds 12"):
-        greedy(model, tokenizer, PROMPTS[:3], 4, 2, "test")
+        greedy(model, tokenizer, prompts, 4, 2, "test")
 
 
 def test_no_prompts_give_no_answers(loaded):
     assert greedy(*loaded, [], 4, 2, "test") == []
+    assert next_token(*loaded, [], [5], 2, "test") == []
+
+
+SCARCE = """
+import resource, sys
+import torch
+from stages.lib.engine import greedy
+from stages.lib.models import Source, load_base, load_tokenizer
+torch.set_num_threads(1)
+source = Source(sys.argv[1], None)
+model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
+prompts = [f"Count to {n}" for n in range(64)]
+wanted = greedy(model, tokenizer, prompts, 4, 64, "enough")
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20, -1))
+model.generation_config.eos_token_id = list(range(model.config.vocab_size))  # every answer is one token long
+short = greedy(model, tokenizer, prompts, 1900, 64, "scarce")
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert [row.tokens for row in short] == [1] * 64
+assert short == greedy(model, tokenizer, prompts, 1900, 1, "alone")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited through Linux's RLIMIT_AS")
+def test_fewer_rows_are_taken_when_memory_runs_out(tiny_models):
+    command = [sys.executable, "-c", SCARCE, str(tiny_models["llama"])]
+    result = subprocess.run([*command, "40"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "scarce: out of memory; going on with 32 rows at a time" in result.stderr
+
+
+def test_one_row_at_a_time_is_the_least(loaded, monkeypatch, capsys):
+    tried = []
+
+    def exhausted(config, slots, *_):
+        tried.append(slots)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(engine, "_fitting", lambda model, asked, slots: slots)
+    monkeypatch.setattr(engine, "Rows", exhausted)
+    with pytest.raises(BadInput, match="test: not enough memory for one prompt at a time"):
+        greedy(*loaded, ["a", "b", "c", "d", "e"], 2, 5, "test")
+    assert tried == [5, 3, 2, 1]
+    assert "going on with 3 rows at a time" in capsys.readouterr().err
+
+
+def test_rows_that_would_not_fit_into_free_memory_are_not_tried(loaded, monkeypatch):
+    model, _ = loaded
+    asked = engine.Prompts([1, 2], [[3] * 20] * 50, limit=12)
+    one = engine.Rows(model.config, 1, 32, model.dtype, torch.device("meta")).bytes()
+    monkeypatch.setattr(engine, "free_memory", lambda device: 20 * one)
+    assert engine._fitting(model, asked, 50) == 13  # 25 would be more than four fifths of it

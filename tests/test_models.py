@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from stages.lib.embedded import GGUF_SHA256
 from stages.lib.errors import BadInput
-from stages.lib.models import GGUF_SHA256, Source, check_present, find, load_base, load_subject, load_tokenizer
+from stages.lib.models import Source, check_present, find, load_base, load_subject, load_tokenizer
 from stages.lib.params import Model, parse_params
 from stages.lib.records import sha256_file
 from stages.lib.training import add_lora, save

@@ -8,9 +8,10 @@ import torch
 from stages.lib.chat import math_messages, render_prompt
 from stages.lib.errors import BadInput
 from stages.lib.models import Source, load_base, load_tokenizer
+from stages.lib.packing import IGNORED
 from stages.lib.params import parse_params
 from stages.lib.records import Problem
-from stages.lib.training import IGNORED, add_lora, collate, encode, train
+from stages.lib.training import add_lora, encode, train
 from tests.conftest import ARCHITECTURES, params_values
 
 ROWS = [
@@ -40,7 +41,7 @@ def tune(folder, tokenizer, quantization="none", **changes):
     model = add_lora(base, params.lora, 5, "./tiny", None) if params.lora.enabled else base
     before = adapter(model)
     rows = [encode(tokenizer, row, SHOTS[: params.fewshot.shots], params.finetune.loss) for row in ROWS]
-    return model, train(model, rows, tokenizer.pad_token_id, params.finetune, bf16=False), before
+    return model, train(model, rows, params.finetune, bf16=False), before
 
 
 def test_a_row_is_the_test_prompt_then_the_solution_then_the_end_of_turn(tokenizer):
@@ -62,16 +63,6 @@ def test_examples_come_as_turns_and_only_the_question_carries_the_instruction():
     instruction = "Let's think step by step. At the end, you MUST write the answer as an integer after '####'."
     assert messages[-1]["content"] == f"Q: How many? {instruction}"
     assert len(math_messages("How many?", [])) == 1
-
-
-def test_padding_carries_no_loss_and_no_attention(tokenizer):
-    rows = [encode(tokenizer, row, [], "text") for row in ROWS[:2]]
-    rows[1]["input_ids"], rows[1]["labels"] = rows[1]["input_ids"][:5], rows[1]["labels"][:5]
-    batch = collate(rows, pad=2)
-    longest = len(rows[0]["input_ids"])
-    assert {name: tuple(t.shape) for name, t in batch.items()} == dict.fromkeys(batch, (2, longest))
-    assert batch["attention_mask"][1].tolist() == [1] * 5 + [0] * (longest - 5)
-    assert set(batch["labels"][1, 5:].tolist()) == {IGNORED}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -143,4 +134,4 @@ def tune_as(folder, tokenizer, batch_size, accumulation, **changes):
     params = settings(finetune__batch_size=batch_size, finetune__accumulation=accumulation, **changes)
     model = add_lora(load_base(Source(str(folder), None), "none", "float32"), params.lora, 5, "./tiny", None)
     rows = [encode(tokenizer, row, [], params.finetune.loss) for row in ROWS]
-    return model, train(model, rows, tokenizer.pad_token_id, params.finetune, bf16=False), None
+    return model, train(model, rows, params.finetune, bf16=False), None

@@ -1,19 +1,32 @@
-"""Batched greedy decoding, and the next token's probabilities, through transformers' own `generate` and forward pass.
+"""Greedy decoding of many prompts over one shared prefix, and the next token's probabilities.
 
-Prompts are sorted by length (longest first, so that a batch too large for memory fails at once), padded on the left,
-and given back in their own order.
+All prompts of a stage begin alike: the same example problems, the same policy text, at least the same system turn. That
+prefix is computed once per call, kept once in memory and read once per step for all rows (attention.py). What follows
+it is packed without padding. Rows are taken in by length, longest first; a row that ends leaves at once and others take
+the free places, so that no slot idles. The tokens are those of transformers' `generate` for each prompt alone (a test
+holds it in float32).
+
+`batch_size` is the most rows at a time. Fewer are taken, by halves, where memory would not hold them: before the start
+as far as that can be foreseen, and again after an out-of-memory error, which loses only the rows in work.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from tqdm import tqdm
-from transformers import GenerationConfig
 
-from stages.lib.models import check_length
+from stages.lib.attention import NAME, Rows, shared_prefix, use_attention
+from stages.lib.errors import BadInput
+from stages.lib.models import check_length, free_memory
+
+PREFILL = 2048  # tokens of new rows in one pass: enough for full matrix speed, few enough to stay small in memory
+REFILL = 0.25  # share of the slots that must be free before new rows are taken in
+Work = Callable[[list[int], int], Iterator[tuple[int, Any]]]  # (prompts, slots) → (prompt, its result) as they come
 
 
 @dataclass(frozen=True)
@@ -30,38 +43,20 @@ def greedy(
 ) -> list[Generation]:
     """Continue each rendered prompt greedily, up to its end-of-turn token or max_new_tokens, in the order given."""
     ends = end_tokens(model, tokenizer)
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(ends),
-        pad_token_id=tokenizer.pad_token_id,
-    )
     out: dict[int, Generation] = {}
-    for rows, batch in _batches(model, tokenizer, prompts, batch_size, label, max_new_tokens):
-        with torch.inference_mode():
-            tokens = model.generate(**batch, generation_config=settings)[:, batch["input_ids"].shape[1] :]
-        for row, new in zip(rows, tokens.tolist(), strict=True):
-            stop = next((n for n, token in enumerate(new) if token in ends), None)
-            kept = new if stop is None else new[:stop]
-            finish, count = ("length", len(new)) if stop is None else ("stop", stop + 1)
-            out[row] = Generation(tokenizer.decode(kept, skip_special_tokens=True), finish, count)
-    return [out[row] for row in range(len(prompts))]
+    for prompt, new in _each(model, tokenizer, prompts, batch_size, label, partial(_continue, ends), max_new_tokens):
+        stopped = new[-1] in ends
+        text = tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
+        out[prompt] = Generation(text, "stop" if stopped else "length", len(new))
+    return [out[prompt] for prompt in range(len(prompts))]
 
 
 def next_token(
     model: Any, tokenizer: Any, prompts: Sequence[str], candidates: Sequence[int], batch_size: int, label: str
 ) -> list[tuple[int, list[float]]]:
     """For each rendered prompt: the most probable next token, and the log-probabilities of `candidates`."""
-    out: dict[int, tuple[int, list[float]]] = {}
-    for rows, batch in _batches(model, tokenizer, prompts, batch_size, label, 1):
-        with torch.inference_mode():
-            logits = model(**batch, logits_to_keep=1).logits[:, -1].float()
-        scores = torch.log_softmax(logits, -1)
-        for row, best, values in zip(
-            rows, scores.argmax(-1).tolist(), scores[:, list(candidates)].tolist(), strict=True
-        ):
-            out[row] = (best, values)
-    return [out[row] for row in range(len(prompts))]
+    out = dict(_each(model, tokenizer, prompts, batch_size, label, partial(_score, list(candidates)), 1))
+    return [out[prompt] for prompt in range(len(prompts))]
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -71,15 +66,124 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {token for token in [*own, tokenizer.eos_token_id] if token is not None}
 
 
-def _batches(
-    model: Any, tokenizer: Any, prompts: Sequence[str], size: int, label: str, new: int
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
-    check_length(model, [len(row) + new for row in ids], f"{label}: with {new} new tokens, prompt")
-    order = sorted(range(len(prompts)), key=lambda row: -len(ids[row]))
-    with tqdm(total=len(prompts), desc=label, unit="prompt", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            batch = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, padding_side="left", return_tensors="pt")
-            yield rows, {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-            bar.update(len(rows))
+@dataclass(frozen=True)
+class Prompts:
+    """What all prompts share, what follows in each, and how many new tokens each may get."""
+
+    prefix: list[int]
+    rest: list[list[int]]
+    limit: int
+
+
+def _each(
+    model: Any, tokenizer: Any, prompts: Sequence[str], slots: int, label: str, work: Callable, limit: int
+) -> Iterator[tuple[int, Any]]:
+    """(number of the prompt, its result) as they come, with progress; out of memory, the rest with half the slots."""
+    if not prompts:
+        return
+    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    check_length(model, [len(row) + limit for row in ids], f"{label}: with {limit} new tokens, prompt")
+    shared = shared_prefix(ids)
+    asked = Prompts(ids[0][:shared], [row[shared:] for row in ids], limit)
+    left = sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
+    with use_attention(model, NAME) as inner, _bar(label, len(ids)) as bar:
+        slots = _fitting(inner, asked, min(slots, len(ids)))
+        while left:
+            try:
+                for prompt, result in work(inner, asked, list(left), slots):
+                    left.remove(prompt)
+                    bar.update(1)
+                    yield prompt, result
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                    raise
+                if slots == 1:
+                    raise BadInput(
+                        f"{label}: not enough memory for one prompt at a time; use a smaller model"
+                    ) from None
+            if left:
+                slots = (slots + 1) // 2
+                print(f"{label}: out of memory; going on with {slots} rows at a time", file=sys.stderr)
+
+
+@torch.inference_mode()
+def _continue(ends: set[int], model: Any, asked: Prompts, waiting: list[int], slots: int) -> Iterator:
+    """Greedy tokens of each waiting prompt, ended by one of `ends` or by the limit."""
+    rows = _rows(model, asked, slots)
+    active: list[int] = []  # the prompt in each row
+    written: dict[int, list[int]] = {}
+    while waiting or active:
+        free = slots - len(active)
+        if waiting and free >= min(len(waiting), REFILL * slots):
+            fresh = _take(waiting, asked, free)
+            first, active = len(active), active + fresh
+            logits = _open(model, asked, rows, fresh)
+        else:
+            first = 0
+            tokens = torch.tensor([[written[prompt][-1] for prompt in active]], device=model.device)
+            logits = model(tokens, position_ids=rows.advance(), rows=rows, use_cache=False).logits[0]
+        for row, token in reversed(list(enumerate(logits.max(-1).indices.tolist(), first))):
+            new = written.setdefault(active[row], [])
+            new.append(token)
+            if token in ends or len(new) == asked.limit:
+                prompt = active[row]
+                active[row] = active[-1]
+                active.pop()
+                rows.close(row)
+                yield prompt, written.pop(prompt)
+
+
+@torch.inference_mode()
+def _score(candidates: list[int], model: Any, asked: Prompts, waiting: list[int], slots: int) -> Iterator:
+    """(most probable next token, log-probabilities of the candidates) of each waiting prompt."""
+    rows = _rows(model, asked, slots)
+    while waiting:
+        fresh = _take(waiting, asked, slots)
+        scores = torch.log_softmax(_open(model, asked, rows, fresh).float(), -1)
+        rows.lengths.clear()
+        yield from zip(fresh, zip(scores.argmax(-1).tolist(), scores[:, candidates].tolist(), strict=True), strict=True)
+
+
+def _rows(model: Any, asked: Prompts, slots: int) -> Rows:
+    """Empty slots behind the prefix, which is computed here."""
+    room = max(len(rest) for rest in asked.rest) + asked.limit
+    rows = Rows(model.config, slots, room, model.dtype, model.device)
+    if asked.prefix:
+        tokens = torch.tensor([asked.prefix], device=model.device)
+        model(tokens, position_ids=rows.prefix_pass(len(asked.prefix)), rows=rows, use_cache=False, logits_to_keep=1)
+    return rows
+
+
+def _take(waiting: list[int], asked: Prompts, free: int) -> list[int]:
+    """Remove from `waiting` and return the next prompts for one pass: at most `free`, at most PREFILL tokens."""
+    count, tokens = 0, 0
+    while count < min(free, len(waiting)):
+        tokens += len(asked.rest[waiting[count]])
+        if count and tokens > PREFILL:
+            break
+        count += 1
+    taken, waiting[:] = waiting[:count], waiting[count:]
+    return taken
+
+
+def _open(model: Any, asked: Prompts, rows: Rows, prompts: list[int]) -> torch.Tensor:
+    """The first pass of new rows; returns the logits after each one's last token, (rows, vocabulary)."""
+    parts = [asked.rest[prompt] for prompt in prompts]
+    positions = rows.open([len(part) for part in parts])
+    tokens = torch.tensor([[token for part in parts for token in part]], device=model.device)
+    ends = torch.tensor([len(part) for part in parts], device=model.device).cumsum(0) - 1
+    return model(tokens, position_ids=positions, rows=rows, use_cache=False, logits_to_keep=ends).logits[0]
+
+
+def _fitting(model: Any, asked: Prompts, slots: int) -> int:
+    """As many slots as fit into four fifths of the free memory, found by halving (so that it seldom changes)."""
+    room = max(len(rest) for rest in asked.rest) + asked.limit
+    row = Rows(model.config, 1, room, model.dtype, torch.device("meta"))
+    free = free_memory(model.device)
+    while slots > 1 and slots * row.bytes() > 0.8 * free:
+        slots = (slots + 1) // 2
+    return slots
+
+
+def _bar(label: str, prompts: int) -> tqdm:
+    return tqdm(total=prompts, desc=label, unit="prompt", disable=not sys.stderr.isatty())

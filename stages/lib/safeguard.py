@@ -15,7 +15,7 @@ from stages.lib.guards import (
     parse_llama_guard,
     parse_qwen3guard,
 )
-from stages.lib.models import find, load_base, load_tokenizer
+from stages.lib.models import find, load_for_generation, load_tokenizer
 from stages.lib.params import Judge
 
 Pairs = Sequence[tuple[str, str]]
@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[str, str]]
 def load_guard(settings: Judge) -> tuple[Any, Any]:
     """(model, tokenizer) of judge.model."""
     source = find(settings.model or "", settings.revision)
-    return load_base(source, settings.quantization, "bfloat16"), load_tokenizer(source)
+    return load_for_generation(source, settings.quantization, "bfloat16"), load_tokenizer(source)
 
 
 def ask_llama_guard(

@@ -13,17 +13,17 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from stages.lib.attention import shared_prefix, use_attention
 from stages.lib.chat import math_messages, render_completion, render_prompt
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import SOLUTION
 from stages.lib.models import check_length, device
+from stages.lib.packing import IGNORED, NAME, Row, pack, packed_loss, rows_per_pack
 from stages.lib.params import Finetune, Lora
 from stages.lib.records import Problem, write_json
 
-IGNORED = -100  # label of a token that carries no loss
 
-
-def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> dict[str, list[int]]:
+def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> Row:
     """input_ids and labels of one training row: prompt as in testing, then the worked solution and the end of turn.
 
     loss `answer` counts the solution's tokens only, `text` every token, examples included.
@@ -34,20 +34,6 @@ def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str
     completion = tokenizer(render_completion(tokenizer, messages, answer), add_special_tokens=False)["input_ids"]
     counted = prompt if loss == "text" else [IGNORED] * len(prompt)
     return {"input_ids": prompt + completion, "labels": counted + completion}
-
-
-def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Pad rows on the right to one length: input_ids, attention_mask and labels, each (rows, longest)."""
-    longest = max(len(row["input_ids"]) for row in rows)
-
-    def padded(values: list[int], fill: int) -> list[int]:
-        return values + [fill] * (longest - len(values))
-
-    return {
-        "input_ids": torch.tensor([padded(row["input_ids"], pad) for row in rows]),
-        "attention_mask": torch.tensor([padded([1] * len(row["input_ids"]), 0) for row in rows]),
-        "labels": torch.tensor([padded(row["labels"], IGNORED) for row in rows]),
-    }
 
 
 def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:
@@ -70,16 +56,24 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
     return tuned
 
 
-def train(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, settings: Finetune, bf16: bool) -> list[dict]:
-    """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update."""
-    check_length(model, [len(row["input_ids"]) for row in rows], "finetune: training row")
+def train(model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool) -> list[dict]:
+    """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update.
+
+    The rows of an update are packed behind one copy of what all training rows begin with, in as few passes as they fit.
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    check_length(model, lengths, "finetune: training row")
+    prefix = shared_prefix([row["input_ids"] for row in rows])
+    packed = rows_per_pack(lengths, prefix, settings.batch_size, settings.accumulation)
     model.config.use_cache = False
-    with TemporaryDirectory() as unused:  # Trainer makes its output folder even when nothing is saved there
+    # Trainer makes its output folder even when nothing is saved there
+    with TemporaryDirectory() as unused, use_attention(model, NAME):
         trainer = Trainer(
             model=model,
-            args=_one_device(_arguments(settings, bf16, unused)),
+            args=_one_device(_arguments(settings, packed, bf16, unused)),
             train_dataset=list(rows),
-            data_collator=lambda batch: collate(batch, pad),
+            data_collator=lambda batch: pack(batch, prefix),
+            compute_loss_func=packed_loss,
             callbacks=[_Progress()],
         )
         trainer.remove_callback(PrinterCallback)
@@ -88,7 +82,7 @@ def train(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, settings: 
     return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
 
 
-def _arguments(settings: Finetune, bf16: bool, folder: str) -> TrainingArguments:
+def _arguments(settings: Finetune, packed: int, bf16: bool, folder: str) -> TrainingArguments:
     on_gpu = device().type == "cuda"
     optimizer = settings.optimizer
     if optimizer == "auto":
@@ -104,8 +98,8 @@ def _arguments(settings: Finetune, bf16: bool, folder: str) -> TrainingArguments
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         bf16=bf16,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        per_device_train_batch_size=packed,
+        gradient_accumulation_steps=settings.batch_size * settings.accumulation // packed,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
