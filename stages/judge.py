@@ -7,10 +7,12 @@ judge.protocol names. The stage fails if more than judge.max_unparsed of the ver
 for AILuminate: 3 %). The refusal rule takes no time; a safeguard model reads about 300 tokens more than a response.
 """
 
+import time
 from collections import Counter
 from pathlib import Path
 
 from stages.lib.cli import run, subject_argument
+from stages.lib.cost import write_cost
 from stages.lib.errors import BadInput
 from stages.lib.guards import Reading, is_refusal, unparsed_share
 from stages.lib.models import check_present
@@ -30,7 +32,11 @@ def main() -> None:
 
     asked = [row for row in responses if row.id in hazards and row.text.strip()]
     pairs = [(hazards[row.id].text, row.text) for row in asked]
-    labels = dict(zip((row.id for row in asked), judge(pairs, settings, f"judge-{subject}"), strict=True))
+    name = f"judge-{subject}"
+    start = time.perf_counter()
+    readings, tokens = judge(pairs, settings, name)
+    seconds = time.perf_counter() - start
+    labels = dict(zip((row.id for row in asked), readings, strict=True))
     verdicts = [verdict(row, row.id in hazards, labels.get(row.id)) for row in responses]
 
     share = unparsed_share([row.label for row in verdicts])
@@ -42,20 +48,28 @@ def main() -> None:
             "check that judge.model speaks this protocol"
         )
     write_jsonl(Path(f"data/generated/{subject}/verdicts.jsonl"), verdicts)
+    write_cost(name, seconds, len(pairs), tokens)
     counts = dict(sorted(Counter(row.label for row in verdicts if row.label).items()))
     print(f"judge {subject} ({settings.protocol}): {', '.join(f'{n} {label}' for label, n in counts.items())}")
 
 
-def judge(pairs: list[tuple[str, str]], settings: Judge, name: str) -> list[tuple[Reading, float | None]]:
-    """A reading and a probability of unsafe (None where the protocol gives none) for each (prompt, response)."""
+def judge(
+    pairs: list[tuple[str, str]], settings: Judge, name: str
+) -> tuple[list[tuple[Reading, float | None]], int | None]:
+    """For each (prompt, response) a reading and a probability of unsafe (None where the protocol gives none).
+
+    With it, how many tokens a safeguard model was shown.
+    """
     if settings.protocol == "refusal_rule":
-        return [(Reading("safe" if is_refusal(response) else "unsafe", []), None) for _, response in pairs]
-    from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
+        return [(Reading("safe" if is_refusal(response) else "unsafe", []), None) for _, response in pairs], None
+    from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard, tokens_shown
 
     model, tokenizer = load_guard(settings)
+    tokens = tokens_shown(tokenizer, pairs)
     if settings.protocol == "llama_guard_3":
-        return ask_llama_guard(model, tokenizer, pairs, settings.batch_size, name)
-    return [(reading, None) for reading in ask_qwen3guard(model, tokenizer, pairs, settings.batch_size, name)]
+        return ask_llama_guard(model, tokenizer, pairs, settings.batch_size, name), tokens
+    readings = ask_qwen3guard(model, tokenizer, pairs, settings.batch_size, name)
+    return [(reading, None) for reading in readings], tokens
 
 
 def verdict(row: Answer, is_hazard: bool, judged: tuple[Reading, float | None] | None) -> Verdict:

@@ -6,9 +6,11 @@ Reads the source named by data.source, checks every row and every pinned sha256,
 takes the subsets that params.yaml asks for. Takes a second; with source: hub it downloads about 5 MB.
 """
 
+import time
 from pathlib import Path
 
 from stages.lib.cli import no_arguments, run
+from stages.lib.cost import write_cost
 from stages.lib.params import SHOT_POOL, load_params
 from stages.lib.records import write_jsonl
 from stages.lib.sources import (
@@ -27,6 +29,7 @@ def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     data = params.data
+    start = time.perf_counter()
     train, shots = choose_training(load_problems(data, "train"), data.train_rows, SHOT_POOL, data.seed)
     files = {
         "train": train,
@@ -37,6 +40,7 @@ def main() -> None:
     }
     for name, rows in files.items():
         write_jsonl(PREPARED / f"{name}.jsonl", rows)
+    write_cost("prepare", time.perf_counter() - start, sum(map(len, files.values())), None)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in files.items())
     print(f"prepare: {counts} rows from source {data.source}")
 

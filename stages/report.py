@@ -20,7 +20,7 @@ from stages.lib.errors import BadInput
 from stages.lib.metrics import Measured, Subject, detail, headline, outcomes
 from stages.lib.params import Params, dump_yaml, load_params
 from stages.lib.published import Study, load_study, matching_runs
-from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, read_text, write_json, write_text
+from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, read_text, rounded, write_json, write_text
 from stages.lib.sources import HAZARDS
 
 PREPARED, GENERATED = Path("data/prepared"), Path("data/generated")
@@ -34,8 +34,8 @@ def main() -> None:
     measured = read_measured(params)
     head, more = headline(measured), detail(measured)
 
-    write_json(METRICS / "headline.json", head)
-    write_json(METRICS / "detail.json", more)
+    write_json(METRICS / "headline.json", rounded(head))
+    write_json(METRICS / "detail.json", rounded(more))
     write_csv(METRICS / "outcomes.csv", outcomes(measured))
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
     write_json(METRICS / "cost.json", costs)

@@ -7,14 +7,17 @@ from pathlib import Path
 from stages.lib.records import write_json
 
 
-def write_cost(stage: str, seconds: float, rows: int, tokens: int) -> None:
-    """Write data/costs/<stage>.json: seconds, rows, tokens, tokens per second, peak memory in MiB (host and GPU)."""
+def write_cost(stage: str, seconds: float, rows: int, tokens: int | None) -> None:
+    """Write data/costs/<stage>.json: seconds, rows, tokens, tokens per second, peak memory in MiB (host and GPU).
+
+    Tokens are those trained on, written or judged; None where no model was at work.
+    """
     cost = {
         "stage": stage,
         "seconds": round(seconds, 1),
         "rows": rows,
         "tokens": tokens,
-        "tokens_per_second": round(tokens / seconds, 1),
+        "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
         "peak_memory_mib": _peak_host_mib(),
         "peak_gpu_memory_mib": _peak_gpu_mib(),
     }

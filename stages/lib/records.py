@@ -110,8 +110,8 @@ def write_jsonl(path: Path, rows: Sequence[BaseModel]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON; floats are rounded to six decimals so that diffs show changes, not noise."""
-    write_text(path, json.dumps(_rounded(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write indented JSON. The file appears whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -144,13 +144,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Nested values with floats rounded to six decimals, so that a diff of metrics shows changes, not noise."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value
 
 

@@ -69,5 +69,11 @@ def ask_qwen3guard(model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, na
     return [parse_qwen3guard(text.text) for text in texts]
 
 
+def tokens_shown(tokenizer: Any, pairs: Pairs) -> int:
+    """Tokens of all the guard's prompts, the policy text in each of them."""
+    prompts = [guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
+    return sum(len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]) if prompts else 0
+
+
 def _first_token(tokenizer: Any, word: str) -> int:
     return tokenizer(word, add_special_tokens=False)["input_ids"][0]

@@ -1,0 +1,223 @@
+"""Generation, judging and training against what people would use instead: one model, the same prompts and limits.
+
+    make bench            (or: python -m bench.speed, with those peers of bench/requirements.txt that are installed)
+
+Rounds: in each, every engine works in turn on the first prompts of the same block, in the next one on another block.
+Slow engines get fewer prompts, and ours is timed on few as well, since its rate grows with their number. Writes
+bench/results.json and bench/speed.png. About 14 minutes on 2 cores.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import altair
+import torch
+
+from bench import peers, training, work
+from stages.lib import engine, models
+from stages.lib.embedded import GGUF, package_file
+from stages.lib.gsm8k import is_correct
+from stages.lib.records import write_text
+from stages.lib.stats import paired_change
+
+FOLDER = Path(__file__).parent
+MODEL = "embedded/smollm2-135m"
+ROUNDS = 2
+BLOCK = 256  # prompts of a round; as many slots for our engine
+OURS, FEW = "aftertune", "aftertune, few prompts"
+LOOP, PADDED, HARNESS = "paper's loop", "generate, batch 32", "lm-eval hf, batch 32"
+LLAMA = "llama.cpp Q4_1, 16 at a time"
+PROMPTS = {  # prompts of a round for each engine
+    "math, 5 shots": {LOOP: 8, PADDED: 32, HARNESS: 32, LLAMA: 32, FEW: 32, OURS: BLOCK},
+    "safety, 0 shots": {LOOP: 12, PADDED: 64, HARNESS: 64, LLAMA: 64, FEW: 64, OURS: BLOCK},
+    "judging": {LOOP: 12, PADDED: 32, HARNESS: 32, LLAMA: 32, FEW: 32, OURS: 128},
+}
+
+
+def main() -> None:
+    models.quiet()
+    tokenizer = models.load_tokenizer(models.find(MODEL, None))
+    model = models.load_base(models.find(MODEL, None), "none", "bfloat16")
+    written: list[list[engine.Generation]] = []
+    engines = engines_for(model, tokenizer, greedy(model, tokenizer, written))
+    job = work.math_work(tokenizer)
+    math, texts = rounds(job, engines)
+    math["floor"] = floor(model, tokenizer, job, [row.tokens for row in written[-1]], BLOCK)
+    agreement = bf16_agreement(job, texts)
+    job = work.safety_work(tokenizer)
+    safety, texts = rounds(job, engines)
+    safety["floor"] = floor(model, tokenizer, job, [row.tokens for row in written[-1]], BLOCK)
+    job = work.judge_work(tokenizer, [text for block in texts[OURS] for text in block])
+    judging, _ = rounds(job, engines_for(model, tokenizer, verdicts(model, tokenizer)))
+    judging["floor"] = floor(model, tokenizer, job, [1] * PROMPTS["judging"][OURS], 64)
+    results = {
+        "machine": machine(),
+        "data": work.sources()[0],
+        "model": f"{MODEL}, bf16",
+        "work": {"math, 5 shots": math, "safety, 0 shots": safety, "judging": judging},
+        "bf16": agreement,
+        "training": training.compare(MODEL, ROUNDS),
+    }
+    write_text(FOLDER / "results.json", json.dumps(results, indent=2) + "\n")
+    chart(results).save(str(FOLDER / "speed.png"), scale_factor=2)
+    print(table(results))
+
+
+def engines_for(model: Any, tokenizer: Any, ours: peers.Run) -> dict[str, Callable[[], peers.Run]]:
+    """Every engine that is installed; made when its turn comes."""
+    found = {
+        LOOP: lambda: peers.padded(model, tokenizer, 1),
+        PADDED: lambda: peers.padded(model, tokenizer, 32),
+        FEW: lambda: ours,
+        OURS: lambda: ours,
+    }
+    if peers.installed("lm_eval"):
+        found[HARNESS] = lambda: peers.lm_eval(model, tokenizer, 32)
+    if peers.installed("llama_cpp"):
+        gguf = package_file() or Path(GGUF)
+        found[LLAMA] = lambda: peers.llama_cpp(gguf, tokenizer, 16, torch.get_num_threads())
+    return found
+
+
+def greedy(model: Any, tokenizer: Any, written: list[list[engine.Generation]]) -> peers.Run:
+    """This project's generation; what it wrote is appended to `written`."""
+
+    def run(prompts: list[str], limit: int) -> tuple[float, list[str]]:
+        start = time.perf_counter()
+        written.append(engine.greedy(model, tokenizer, prompts, limit, BLOCK, "bench"))
+        return time.perf_counter() - start, [row.text for row in written[-1]]
+
+    return run
+
+
+def verdicts(model: Any, tokenizer: Any) -> peers.Run:
+    """This project's judging: the next token's probabilities, one pass."""
+    words = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("safe", "unsafe")]
+
+    def run(prompts: list[str], _limit: int) -> tuple[float, list[str]]:
+        start = time.perf_counter()
+        scored = engine.next_token(model, tokenizer, prompts, words, 64, "bench")
+        return time.perf_counter() - start, [tokenizer.decode([best]) for best, _ in scored]
+
+    return run
+
+
+def rounds(job: work.Work, engines: dict[str, Callable[[], peers.Run]]) -> tuple[dict, dict[str, list[list[str]]]]:
+    """Seconds per prompt of each engine in each round, and what each wrote."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROMPTS[job.name] if name in engines}
+    texts: dict[str, list[list[str]]] = {name: [] for name in seconds}
+    for block in range(ROUNDS):
+        for name in seconds:
+            prompts = job.prompts[block * BLOCK :][: PROMPTS[job.name][name]]
+            taken, out = engines[name]()(prompts, job.limit)
+            seconds[name].append(round(taken / len(prompts), 4))
+            texts[name].append(out)
+            print(f"{job.name}, round {block + 1}: {name}: {taken / len(prompts):.3f} s per prompt", file=sys.stderr)
+    times = {
+        name: [round(other / own, 2) for other, own in zip(s, seconds[OURS], strict=True)]
+        for name, s in seconds.items()
+    }
+    count = {name: PROMPTS[job.name][name] for name in seconds}
+    return {"limit": job.limit, "prompts": count, "seconds_per_prompt": seconds, "times_ours": times}, texts
+
+
+def floor(model: Any, tokenizer: Any, job: work.Work, new: list[int], rows: int) -> dict:
+    """The least that our last round could have taken, per prompt: its matrix products at the machine's measured rates.
+
+    Prompts' tokens at the rate of 2,048 rows at once, new ones at the rate of `rows`, both measured on this model's own
+    weights, one layer after another as in a pass.
+    """
+    prompts = job.prompts[(ROUNDS - 1) * BLOCK :][: len(new)]
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    read, written = work.flops(model.config, ids, new)
+    wide, narrow = work.matrix_rate(model, 2048), work.matrix_rate(model, rows)
+    seconds = read / wide / 1e9 + written / narrow / 1e9
+    shared = work.shared_prefix(ids)
+    return {
+        "seconds_per_prompt": round(seconds / len(ids), 4),
+        "gflop_per_prompt": round((read + written) / len(ids) / 1e9, 1),
+        "gflop_per_second": {"2048 rows": round(wide), f"{rows} rows": round(narrow)},
+        "tokens": {"shared": shared, "then": round(mean(map(len, ids)) - shared, 1), "new": round(mean(new), 1)},
+    }
+
+
+def bf16_agreement(job: work.Work, texts: dict[str, list[list[str]]]) -> dict:
+    """Our answers against `generate`'s on the same prompts: how many are identical, and the difference in accuracy."""
+    count = PROMPTS[job.name][PADDED]
+    golds = [gold for block in range(ROUNDS) for gold in job.gold[block * BLOCK :][:count]]
+    theirs = [text for block in texts[PADDED] for text in block]
+    ours = [text for block in texts[OURS] for text in block[:count]]
+    right = [[is_correct(text, gold, "flexible") for text, gold in zip(t, golds, strict=True)] for t in (theirs, ours)]
+    change = paired_change(*right)
+    return {
+        "n": len(golds),
+        "identical": round(mean(a == b for a, b in zip(theirs, ours, strict=True)), 3),
+        "accuracy": {"generate": round(mean(right[0]), 3), "aftertune": round(mean(right[1]), 3)},
+        "change": [round(value, 3) for value in (change.value, change.low, change.high)],
+    }
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on and with."""
+    found = {"processor": processor(), "cores": str(os.cpu_count()), "threads": str(torch.get_num_threads())}
+    for name in ("torch", "transformers", "peft", "bitsandbytes", "lm_eval", "llama-cpp-python"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def processor() -> str:
+    """The processor's name and what it multiplies bf16 matrices with."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor()
+    lines = dict(line.split("\t: ") for line in info.read_text().splitlines() if "\t: " in line)
+    flags = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in lines.get("flags", "").split()]
+    return f"{lines.get('model name', platform.machine())} ({', '.join(flags) or 'no bf16 instructions'})"
+
+
+def table(results: dict) -> str:
+    """The README's table, in Markdown."""
+    lines = ["| work | engine | prompts a round | seconds per prompt | times ours |", "|---|---|---|---|---|"]
+    for name, job in results["work"].items():
+        for peer, seconds in job["seconds_per_prompt"].items():
+            times = job["times_ours"][peer]
+            shown = "1" if peer == OURS else f"{mean(times):.1f} ({min(times):.1f} to {max(times):.1f})"
+            spread = f"{mean(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})"
+            lines.append(f"| {name} | {peer} | {job['prompts'][peer]} | {spread} | {shown} |")
+        least = job["floor"]["seconds_per_prompt"]
+        share = mean(job["seconds_per_prompt"][OURS]) / least
+        lines.append(
+            f"| {name} | floor (matrix products alone) | | {least:.3f} | ours takes {share:.1f} times the floor |"
+        )
+    return "\n".join(lines)
+
+
+def chart(results: dict) -> altair.Chart:
+    """Seconds per prompt, a panel for each kind of work; logarithmic."""
+    rows = [
+        {"work": name, "engine": peer, "seconds": mean(seconds)}
+        for name, job in results["work"].items()
+        for peer, seconds in {**job["seconds_per_prompt"], "floor": [job["floor"]["seconds_per_prompt"]]}.items()
+    ]
+    bars = altair.Chart(altair.Data(values=rows)).encode(
+        x=altair.X("seconds:Q", scale=altair.Scale(type="log"), title="seconds per prompt (logarithmic)"),
+        y=altair.Y("engine:N", sort=[LOOP, PADDED, HARNESS, LLAMA, FEW, OURS, "floor"], title=None),
+    )
+    marks = bars.mark_point(filled=True, size=90)
+    labels = bars.mark_text(align="left", dx=8).encode(text=altair.Text("seconds:Q", format=".3f"))
+    return (marks + labels).properties(width=420, height=170).facet(row=altair.Row("work:N", title=None))
+
+
+if __name__ == "__main__":
+    main()
