@@ -9,13 +9,15 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test lint clean
+.PHONY: help setup repro test lint bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
 	@echo "make test    set up if needed, then run every test"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
+	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
+	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
 	@echo "make clean   remove the virtual environment"
 
 setup: $(STAMP)
@@ -37,6 +39,18 @@ test: setup
 lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+
+$(VENV)/.peers: bench/requirements.txt | setup
+	-grep -v "^#" $< | while read -r peer; do \
+	  $(VENV)/bin/python -m pip install --quiet -c requirements.lock "$$peer" || echo "bench: going on without $$peer" >&2; \
+	done
+	@touch $@
+
+bench: $(VENV)/.peers
+	$(RUN) python -m bench.speed
+
+bench-gpu: setup
+	$(RUN) python -m bench.gpu
 
 clean:
 	rm -rf $(VENV)

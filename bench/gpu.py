@@ -80,7 +80,7 @@ def generation(model: Any, tokenizer: Any, slots: int, limit: int, bandwidth: fl
     """Twice as many 5-shot questions as slots: tokens per second, peak memory, shares of bandwidth and matrix rate."""
     free()
     job = work.math_work(tokenizer, limit)
-    prompts = job.prompts[: 2 * slots]
+    prompts = (job.prompts * slots)[: 2 * slots]
     engine.greedy(model, tokenizer, prompts[:4], 4, slots, "warm-up")
     start = time.perf_counter()
     out = engine.greedy(model, tokenizer, prompts, limit, slots, "bench")

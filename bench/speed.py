@@ -31,7 +31,7 @@ from stages.lib.stats import paired_change
 FOLDER = Path(__file__).parent
 MODEL = "embedded/smollm2-135m"
 ROUNDS = 2
-BLOCK = 256  # prompts of a round; as many slots for our engine
+BLOCK = 256  # prompts of a round, or what there is; as many slots for our engine
 OURS, FEW = "aftertune", "aftertune, few prompts"
 LOOP, PADDED, HARNESS = "paper's loop", "generate, batch 32", "lm-eval hf, batch 32"
 LLAMA = "llama.cpp Q4_1, 16 at a time"
@@ -57,7 +57,7 @@ def main() -> None:
     safety["floor"] = floor(model, tokenizer, job, [row.tokens for row in written[-1]], BLOCK)
     job = work.judge_work(tokenizer, [text for block in texts[OURS] for text in block])
     judging, _ = rounds(job, engines_for(model, tokenizer, verdicts(model, tokenizer)))
-    judging["floor"] = floor(model, tokenizer, job, [1] * PROMPTS["judging"][OURS], 64)
+    judging["floor"] = floor(model, tokenizer, job, [1] * min(PROMPTS["judging"][OURS], len(job.prompts) // ROUNDS), 64)
     results = {
         "machine": machine(),
         "data": work.sources()[0],
@@ -116,7 +116,7 @@ def rounds(job: work.Work, engines: dict[str, Callable[[], peers.Run]]) -> tuple
     texts: dict[str, list[list[str]]] = {name: [] for name in seconds}
     for block in range(ROUNDS):
         for name in seconds:
-            prompts = job.prompts[block * BLOCK :][: PROMPTS[job.name][name]]
+            prompts = _block(job.prompts, block)[: PROMPTS[job.name][name]]
             taken, out = engines[name]()(prompts, job.limit)
             seconds[name].append(round(taken / len(prompts), 4))
             texts[name].append(out)
@@ -125,8 +125,14 @@ def rounds(job: work.Work, engines: dict[str, Callable[[], peers.Run]]) -> tuple
         name: [round(other / own, 2) for other, own in zip(s, seconds[OURS], strict=True)]
         for name, s in seconds.items()
     }
-    count = {name: PROMPTS[job.name][name] for name in seconds}
+    count = {name: len(out[-1]) for name, out in texts.items()}
     return {"limit": job.limit, "prompts": count, "seconds_per_prompt": seconds, "times_ours": times}, texts
+
+
+def _block(rows: list[str], block: int) -> list[str]:
+    """The rows of a round: BLOCK of them, or an equal share where there are fewer."""
+    size = min(BLOCK, len(rows) // ROUNDS)
+    return rows[block * size : (block + 1) * size]
 
 
 def floor(model: Any, tokenizer: Any, job: work.Work, new: list[int], rows: int) -> dict:
@@ -135,7 +141,7 @@ def floor(model: Any, tokenizer: Any, job: work.Work, new: list[int], rows: int)
     Prompts' tokens at the rate of 2,048 rows at once, new ones at the rate of `rows`, both measured on this model's own
     weights, one layer after another as in a pass.
     """
-    prompts = job.prompts[(ROUNDS - 1) * BLOCK :][: len(new)]
+    prompts = _block(job.prompts, ROUNDS - 1)[: len(new)]
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     read, written = work.flops(model.config, ids, new)
     wide, narrow = work.matrix_rate(model, 2048), work.matrix_rate(model, rows)
@@ -152,7 +158,7 @@ def floor(model: Any, tokenizer: Any, job: work.Work, new: list[int], rows: int)
 def bf16_agreement(job: work.Work, texts: dict[str, list[list[str]]]) -> dict:
     """Our answers against `generate`'s on the same prompts: how many are identical, and the difference in accuracy."""
     count = PROMPTS[job.name][PADDED]
-    golds = [gold for block in range(ROUNDS) for gold in job.gold[block * BLOCK :][:count]]
+    golds = [gold for block in range(ROUNDS) for gold in _block(job.gold, block)[:count]]
     theirs = [text for block in texts[PADDED] for text in block]
     ours = [text for block in texts[OURS] for text in block[:count]]
     right = [[is_correct(text, gold, "flexible") for text, gold in zip(t, golds, strict=True)] for t in (theirs, ours)]
@@ -181,7 +187,8 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor()
-    lines = dict(line.split("\t: ") for line in info.read_text().splitlines() if "\t: " in line)
+    pairs = (line.partition(":") for line in info.read_text().splitlines())
+    lines = {name.strip(): value.strip() for name, _, value in pairs}
     flags = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in lines.get("flags", "").split()]
     return f"{lines.get('model name', platform.machine())} ({', '.join(flags) or 'no bf16 instructions'})"
 

@@ -6,7 +6,6 @@ LoRA r=8 on all projections, no dropout, NF4, batch 4; rows of the shortest thir
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -46,6 +45,8 @@ def main() -> None:
     way, shots, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     from bench import work
     from stages.lib import models, training
+    from stages.lib.attention import shared_prefix
+    from stages.lib.cost import peak_memory_mib
     from stages.lib.params import load_params
 
     models.quiet()
@@ -67,8 +68,15 @@ def main() -> None:
     else:
         losses = unpacked(model, rows, tokenizer.pad_token_id, settings)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"seconds_per_row": round(seconds / len(rows), 3), "peak_memory_mib": peak, "loss": losses}))
+    lengths = [len(row["input_ids"]) for row in rows]
+    shared = shared_prefix([row["input_ids"] for row in rows])
+    measured = {
+        "seconds_per_row": round(seconds / len(rows), 3),
+        "peak_memory_mib": peak_memory_mib(),
+        "loss": losses,
+        "tokens": {"shared": shared, "then": mean(lengths) - shared},
+    }
+    print(json.dumps(measured))
 
 
 def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[float]:
@@ -103,6 +111,7 @@ def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[floa
             gradient_accumulation_steps=settings.accumulation,
             num_train_epochs=1,
             learning_rate=settings.learning_rate,
+            optim="paged_adamw_32bit" if torch.cuda.is_available() else "adamw_torch",
             lr_scheduler_type=settings.schedule,
             warmup_steps=settings.warmup_ratio,
             seed=settings.seed,

@@ -33,9 +33,7 @@ def main() -> None:
     asked = [row for row in responses if row.id in hazards and row.text.strip()]
     pairs = [(hazards[row.id].text, row.text) for row in asked]
     name = f"judge-{subject}"
-    start = time.perf_counter()
-    readings, tokens = judge(pairs, settings, name)
-    seconds = time.perf_counter() - start
+    readings, tokens, seconds = judge(pairs, settings, name)
     labels = dict(zip((row.id for row in asked), readings, strict=True))
     verdicts = [verdict(row, row.id in hazards, labels.get(row.id)) for row in responses]
 
@@ -55,21 +53,25 @@ def main() -> None:
 
 def judge(
     pairs: list[tuple[str, str]], settings: Judge, name: str
-) -> tuple[list[tuple[Reading, float | None]], int | None]:
+) -> tuple[list[tuple[Reading, float | None]], int | None, float]:
     """For each (prompt, response) a reading and a probability of unsafe (None where the protocol gives none).
 
-    With it, how many tokens a safeguard model was shown.
+    With it, how many tokens a safeguard model was shown, and the seconds that it took once loaded.
     """
+    start = time.perf_counter()
     if settings.protocol == "refusal_rule":
-        return [(Reading("safe" if is_refusal(response) else "unsafe", []), None) for _, response in pairs], None
+        labels = ["safe" if is_refusal(response) else "unsafe" for _, response in pairs]
+        return [(Reading(label, []), None) for label in labels], None, time.perf_counter() - start
     from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard, tokens_shown
 
     model, tokenizer = load_guard(settings)
     tokens = tokens_shown(tokenizer, pairs)
+    start = time.perf_counter()
     if settings.protocol == "llama_guard_3":
-        return ask_llama_guard(model, tokenizer, pairs, settings.batch_size, name), tokens
-    readings = ask_qwen3guard(model, tokenizer, pairs, settings.batch_size, name)
-    return [(reading, None) for reading in readings], tokens
+        readings = ask_llama_guard(model, tokenizer, pairs, settings.batch_size, name)
+    else:
+        readings = [(r, None) for r in ask_qwen3guard(model, tokenizer, pairs, settings.batch_size, name)]
+    return readings, tokens, time.perf_counter() - start
 
 
 def verdict(row: Answer, is_hazard: bool, judged: tuple[Reading, float | None] | None) -> Verdict:

@@ -8,14 +8,17 @@ Takes a few seconds and loads no model.
 import csv
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tabulate import tabulate
 
 from stages.lib.cli import SUBJECTS, no_arguments, run
+from stages.lib.cost import cost
 from stages.lib.errors import BadInput
 from stages.lib.metrics import Measured, Subject, detail, headline, outcomes
 from stages.lib.params import Params, dump_yaml, load_params
@@ -30,6 +33,7 @@ METRICS, REPORT = Path("metrics"), Path("report")
 def main() -> None:
     no_arguments(__doc__)
     params = load_params()
+    start = time.perf_counter()
     study = load_study()
     measured = read_measured(params)
     head, more = headline(measured), detail(measured)
@@ -37,14 +41,15 @@ def main() -> None:
     write_json(METRICS / "headline.json", rounded(head))
     write_json(METRICS / "detail.json", rounded(more))
     write_csv(METRICS / "outcomes.csv", outcomes(measured))
-    costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
-    write_json(METRICS / "cost.json", costs)
 
     from stages.lib import charts
 
     charts.save_png(charts.plane(head, study.runs, study.baselines["strong"]), REPORT / "plane.png")
     charts.save_png(charts.hazards(more["hazards"], HAZARDS), REPORT / "hazards.png")
     charts.save_png(charts.loss(METRICS / "loss.csv"), REPORT / "loss.png")
+    costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
+    costs.append(cost("report", time.perf_counter() - start, sum(head["n"].values()), None))
+    write_json(METRICS / "cost.json", costs)
     write_text(REPORT / "report.md", render(params, study, head, more, costs))
     print(f"report: {answer(head)} See report/report.md.")
 
@@ -123,7 +128,7 @@ def render(params: Params, study: Study, head: Mapping, more: Mapping, costs: Se
         else "",
         verdicts=pd.DataFrame(more["refusal_by_verdict"]).to_markdown(index=False),
         problems=pd.DataFrame(more["problems"]).to_markdown(index=False, floatfmt=".3f"),
-        cost=pd.DataFrame(costs).to_markdown(index=False),
+        cost=tabulate(costs, headers="keys", tablefmt="pipe", missingval=""),
         yaml=dump_yaml(params.model_dump()),
     )
 

@@ -121,6 +121,17 @@ def test_four_bit_weights_written_out_are_the_ones_bitsandbytes_computes_with(ti
         assert torch.allclose(packed(ids).logits, written(ids).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_no_slot_idles_while_prompts_wait(loaded, monkeypatch):
+    monkeypatch.setattr(engine, "PREFILL", 100)  # filling takes several passes
+    active = []
+    advance = engine.Rows.advance
+    monkeypatch.setattr(engine.Rows, "advance", lambda rows: active.append(len(rows.lengths)) or advance(rows))
+    model, tokenizer = loaded
+    greedy(model, tokenizer, questions(tokenizer, 60, 1), LIMIT, 20, "test")
+    assert active[0] == 20
+    assert min(active[: len(active) // 2]) > 20 * (1 - engine.REFILL)
+
+
 def test_the_models_own_attention_is_put_back(loaded):
     model, tokenizer = loaded
     before = model.config._attn_implementation
@@ -140,6 +151,14 @@ def test_layers_that_see_only_a_window_are_refused(loaded, monkeypatch):
         greedy(model, tokenizer, ["a"], 2, 2, "test")
 
 
+def test_a_model_whose_attention_cannot_be_replaced_is_refused(loaded):
+    from transformers import GPTJConfig, GPTJForCausalLM
+
+    config = GPTJConfig(vocab_size=50000, n_embd=32, n_layer=1, n_head=2, rotary_dim=8)
+    with pytest.raises(BadInput, match="gptj: its attention cannot be replaced"):
+        greedy(GPTJForCausalLM(config), loaded[1], ["a"], 2, 2, "test")
+
+
 @pytest.mark.parametrize(("causal", "masked"), [(False, False), (True, False), (False, True)])
 def test_both_ways_to_attend_agree(causal, masked):
     torch.manual_seed(1)
@@ -153,6 +172,18 @@ def test_both_ways_to_attend_agree(causal, masked):
     got, total = attend(query, key, value, 0.3, causal, mask)
     assert torch.allclose(got, wanted, atol=1e-6)
     assert torch.allclose(total, wanted_total, atol=1e-5)
+
+
+def test_large_scores_are_not_rounded_to_sixteen_bits():
+    torch.manual_seed(1)
+    query, key, value = (torch.randn(1, 2, 30, 64) for _ in range(3))
+    query, key = query + 8, key + 8  # scores about 4,000, where bf16 counts in steps of 16
+    parts = [part.bfloat16() for part in (query, key, value)]
+    wanted, wanted_total = attend_plainly(*(part.float() for part in parts), 0.125)
+    for way in (attend, attend_plainly):
+        got, total = way(*parts, 0.125)
+        assert (got.float() - wanted).abs().max() < 0.02
+        assert (total - wanted_total).abs().max() < 0.1
 
 
 def test_other_devices_write_the_same_tokens(loaded, monkeypatch):

@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from stages.lib.errors import BadInput
 
 NAME = "shared_prefix"
-BLOCK = 32  # rows that attend to themselves in one call, padded to the longest among them
+BLOCK = 32  # rows that attend to themselves in one call on a CPU, padded to the longest among them
 
 
 def shared_prefix(ids: Sequence[Sequence[int]]) -> int:
@@ -34,16 +34,21 @@ def shared_prefix(ids: Sequence[Sequence[int]]) -> int:
 def use_attention(model: Any, name: str) -> Iterator[Any]:
     """The model itself (under peft's wrapper; its adapter stays on) with another attention for the time being.
 
-    Raises BadInput for a model with layers that see only a window of the text, which no attention here knows.
+    Raises BadInput for a model whose attention is more than that (windows, capped scores) or cannot be replaced.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kinds = set(getattr(inner.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise BadInput(
-            f"{inner.config.model_type}: layers of kind {', '.join(sorted(kinds))}; only full attention is known"
-        )
+    kind = inner.config.model_type
+    layers = getattr(inner.config, "layer_types", None)
+    if layers is None and getattr(inner.config, "sliding_window", None):
+        layers = ["sliding_attention"]
+    if layers and set(layers) != {"full_attention"}:
+        raise BadInput(f"{kind}: layers of kind {', '.join(sorted(set(layers)))}; only full attention is known")
+    if getattr(inner.config, "attn_logit_softcapping", None):
+        raise BadInput(f"{kind}: its attention scores are capped, which is not known here")
     before = inner.config._attn_implementation
     inner.set_attn_implementation(name)
+    if inner.config._attn_implementation != name:  # transformers only logs it
+        raise BadInput(f"{kind}: its attention cannot be replaced; Llama's and Qwen's can, among others")
     try:
         yield inner
     finally:
@@ -90,10 +95,11 @@ class Rows:
     def advance(self) -> torch.Tensor:
         """Prepare a pass with one more token for every active row: (1, rows) position_ids."""
         self.step, widest = "advance", max(self.lengths) + 1
+        size = BLOCK if self.device.type == "cpu" else len(self.lengths)  # on a GPU, more calls would cost more
         self.blocks = [
             (slice(first, first + len(block)), max(block) + 1)
-            for first in range(0, len(self.lengths), BLOCK)
-            for block in [self.lengths[first : first + BLOCK]]
+            for first in range(0, len(self.lengths), size)
+            for block in [self.lengths[first : first + size]]
         ]
         self.row = torch.arange(len(self.lengths), device=self.device)
         self.place = torch.tensor(self.lengths, device=self.device)
@@ -119,7 +125,7 @@ def attend(
     causal: bool = False,
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention and its log-sum-exp: (rows, heads, queries, dim) and (rows, heads, queries), float32.
+    """Softmax attention and its log-sum-exp: (rows, heads, queries, dim) and, in float32, (rows, heads, queries).
 
     On a CPU by torch's flash kernel, the one behind scaled_dot_product_attention, which does not return the second.
     """
@@ -137,8 +143,11 @@ def attend_plainly(
     causal: bool = False,
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same, written out, for every other device."""
-    scores = torch.matmul(query, key.transpose(2, 3)).float() * scale
+    """The same, written out, for every other device.
+
+    Scores are computed in float32: Qwen2's are so large that 16 bits spoil its answers (transformers, PR 33317).
+    """
+    scores = torch.matmul(query.float(), key.float().transpose(2, 3)) * scale
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu_(1)
         scores = scores.masked_fill_(later, float("-inf"))

@@ -98,9 +98,7 @@ def _each(
                 if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                     raise
                 if slots == 1:
-                    raise BadInput(
-                        f"{label}: not enough memory for one prompt at a time; use a smaller model"
-                    ) from None
+                    raise BadInput(f"{label}: not enough memory for one prompt at a time") from None
             if left:
                 slots = (slots + 1) // 2
                 print(f"{label}: out of memory; going on with {slots} rows at a time", file=sys.stderr)
@@ -112,9 +110,11 @@ def _continue(ends: set[int], model: Any, asked: Prompts, waiting: list[int], sl
     rows = _rows(model, asked, slots)
     active: list[int] = []  # the prompt in each row
     written: dict[int, list[int]] = {}
+    filling = False
     while waiting or active:
-        free = slots - len(active)
-        if waiting and free >= min(len(waiting), REFILL * slots):
+        free = slots - len(active)  # once new rows are taken in, they are until no slot is free
+        filling = bool(waiting and free) and (filling or free >= min(len(waiting), REFILL * slots))
+        if filling:
             fresh = _take(waiting, asked, free)
             first, active = len(active), active + fresh
             logits = _open(model, asked, rows, fresh)
@@ -155,13 +155,11 @@ def _rows(model: Any, asked: Prompts, slots: int) -> Rows:
 
 
 def _take(waiting: list[int], asked: Prompts, free: int) -> list[int]:
-    """Remove from `waiting` and return the next prompts for one pass: at most `free`, at most PREFILL tokens."""
-    count, tokens = 0, 0
-    while count < min(free, len(waiting)):
-        tokens += len(asked.rest[waiting[count]])
-        if count and tokens > PREFILL:
-            break
-        count += 1
+    """Remove from `waiting` and return the next prompts for one pass: at most `free`, at most PREFILL tokens.
+
+    Counted as if all were as long as the first, the longest, because to itself a row attends in that width.
+    """
+    count = max(1, min(free, PREFILL // len(asked.rest[waiting[0]])))
     taken, waiting[:] = waiting[:count], waiting[count:]
     return taken
 

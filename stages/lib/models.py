@@ -129,7 +129,7 @@ def load_for_generation(source: Source, quantization: str, dtype: str) -> Any:
     before the first pass: on a CPU, bitsandbytes then rearranges the weights, and writing them out gives other values.
     """
     model = load_base(source, quantization, dtype)
-    if quantization == "none" or 1.5 * 2 * model.num_parameters() > free_memory(model.device):
+    if quantization == "none" or 1.5 * model.dtype.itemsize * model.num_parameters() > free_memory(model.device):
         return model
     return model.dequantize(model.dtype)
 

@@ -30,7 +30,7 @@ def rows_per_pack(lengths: Sequence[int], prefix: int, batch_size: int, accumula
     capacity = max(batch_size * max(lengths), CAPACITY)
     longest = sorted((length - prefix for length in lengths), reverse=True)
     shares = (step // packs for packs in range(1, step + 1) if step % packs == 0)
-    return next((rows for rows in shares if prefix + sum(longest[:rows]) <= capacity), 1)
+    return next(rows for rows in shares if prefix + sum(longest[:rows]) <= capacity)
 
 
 def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
@@ -86,7 +86,9 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer, with tensors (1, heads, tokens, dim): the prefix, then row by row."""
     prefix, counts = pack
-    options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    times = query.shape[1] // key.shape[1]  # repeated by hand: torch's own way, with a mask, is slow on a GPU
+    key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+    options = {"dropout_p": dropout, "scale": scaling}
     attend = functional.scaled_dot_product_attention
     queries, keys, values = (part.split([prefix, *counts], 2) for part in (query, key, value))
     out = [attend(queries[0], keys[0], values[0], is_causal=True, **options)] if prefix else []

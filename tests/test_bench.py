@@ -1,0 +1,63 @@
+"""The benchmark's own arithmetic and tables; its GPU script on a small model of the same architecture, on the CPU."""
+
+import json
+
+import pytest
+import torch
+
+from bench import gpu, paper_cost, speed, work
+from stages.lib.models import Source, load_base, load_for_generation, load_tokenizer
+from tests.conftest import ARCHITECTURES, ROOT
+
+RESULTS = ROOT / "bench" / "results.json"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_operations_are_counted_as_torch_counts_them(tiny_models, architecture):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = load_base(Source(str(tiny_models[architecture]), None), "none", "float32")
+    model.set_attn_implementation("eager")
+    linear = sum(weight.numel() for name, weight in model.named_parameters() if name.endswith("_proj.weight"))
+    assert work.linear_weights(model.config) == linear
+    # two prompts of 20 tokens, 12 of them shared, one new token each: what one pass of each prompt would take, but for
+    # the shared part, which counts once, and for what causality hides (torch counts the whole square)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.arange(20)[None], logits_to_keep=1)
+    whole = counter.get_total_flops()
+    ids = [list(range(12)) + [90 + n] * 8 for n in range(2)]
+    read, written = work.flops(model.config, ids, [1, 1])
+    per_key = 4 * model.config.num_hidden_layers * model.config.hidden_size
+    hidden = per_key * (20 * 20 - 20 * 21 // 2)
+    once_less = 12 * 2 * linear + per_key * 12 * 13 // 2
+    assert read == 2 * (whole - hidden) - once_less
+    assert written == 0
+    assert work.flops(model.config, ids, [3, 1])[1] == 2 * (2 * linear + 2 * 49152 * 64) + per_key * (21 + 22)
+
+
+def test_the_readmes_tables_are_those_of_the_committed_results():
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert speed.table(results) in (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    assert paper_cost.table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_more_rows_more_epochs_and_larger_models_cost_more():
+    shapes = paper_cost.SHAPES
+    small, large = (paper_cost.trained(shapes[size], 750, 150, 2491, whole_text=True) for size in ("1.5B", "7B"))
+    assert large > 4 * small
+    assert paper_cost.trained(shapes["7B"], 750, 150, 4982, whole_text=True) == pytest.approx(2 * large)
+    assert paper_cost.trained(shapes["7B"], 0, 150, 2491, whole_text=True) < large / 2
+
+
+@pytest.mark.slow
+def test_the_gpu_script_measures_a_small_model(tiny_models):
+    source = Source(str(tiny_models["qwen2"]), None)
+    tokenizer = load_tokenizer(source)
+    model = load_for_generation(source, "nf4", "bfloat16")
+    found = gpu.generation(model, tokenizer, slots=3, limit=5, bandwidth=1e10, rate=1e11)
+    assert found["prompts"] == 6
+    assert found["tokens_per_second"] > 0
+    assert 0 < found["share_of_matrix_rate"] < 1
+    trained = gpu.trainings(source, tokenizer, 8)
+    assert set(trained) == {"packed", "row by row"}
+    assert all(way["seconds_per_row"] > 0 for way in trained.values())
