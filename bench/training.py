@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-ROWS = {5: 8, 0: 32}  # rows of one measurement, by shots
+ROWS = {5: 8, 0: 16}  # rows of one measurement, by shots
 BATCH = 4
 
 
