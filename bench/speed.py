@@ -217,9 +217,9 @@ def training_table(results: dict) -> str:
         for way in ("unpacked", "packed"):
             seconds, peaks = ([row[key] for row in found[way]] for key in ("seconds_per_row", "peak_memory_mib"))
             times = ", ".join(f"{value:.2f}" for value in found["times_faster"]) if way == "packed" else ""
-            lines.append(
-                f"| {shots} | {way} | {min(seconds):.2f} to {max(seconds):.2f} | {min(peaks)} to {max(peaks)} | {times} |"
-            )
+            took = f"{min(seconds):.2f} to {max(seconds):.2f}"
+            held = f"{min(peaks)} to {max(peaks)}"
+            lines.append(f"| {shots} | {way} | {took} | {held} | {times} |")
     return "\n".join(lines)
 
 
