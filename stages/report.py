@@ -138,10 +138,12 @@ def answer(head: Mapping[str, Any]) -> str:
 
     def said(name: str, numbers: Mapping[str, float]) -> str:
         moved = f"{pct(numbers['base'])} to {pct(numbers['tuned'])}"
+        p = pvalue(numbers["p"])
+        p = f"p {p}" if p.startswith("<") else f"p = {p}"
         if numbers["p"] >= 0.05:
-            return f"{name} went from {moved} (no evidence of a change, p = {pvalue(numbers['p'])})"
+            return f"{name} went from {moved} (no evidence of a change, {p})"
         verb = "rose" if numbers["change"] > 0 else "fell"
-        return f"{name} {verb} from {moved} (p = {pvalue(numbers['p'])})"
+        return f"{name} {verb} from {moved} ({p})"
 
     return f"{said('Math accuracy', head['accuracy'])}; {said('safety', head['safety'])}."
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.lib.errors import BadInput
-from stages.lib.records import Answer, read_jsonl, write_json, write_jsonl, write_text
+from stages.lib.records import Answer, read_jsonl, rounded, write_json, write_jsonl, write_text
 
 # every character that JSON can carry in UTF-8: line separators, control characters and emoji, but no lone surrogates
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -39,3 +39,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.txt", float("nan"))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_json_keeps_small_numbers_and_metrics_are_rounded_by_digits(tmp_path):
+    write_json(tmp_path / "params.json", {"learning_rate": 3e-7})
+    assert (tmp_path / "params.json").read_text() == '{\n  "learning_rate": 3e-07\n}\n'
+    assert rounded({"p": [2.38418579e-07, 1 / 3]}) == {"p": [2.38419e-07, 0.333333]}

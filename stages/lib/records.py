@@ -145,9 +145,9 @@ def sha256_file(path: Path) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """Nested values with floats rounded to six decimals, so that a diff of metrics shows changes, not noise."""
+    """Nested values with floats rounded to six digits, so that a diff of metrics shows changes, not noise."""
     if isinstance(value, float):
-        return round(value, 6)
+        return float(f"{value:.6g}")
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
