@@ -23,6 +23,7 @@ from bench import work
 from bench.training import unpacked
 from stages.lib import engine, models, training
 from stages.lib.attention import shared_prefix
+from stages.lib.cost import peak_gpu_memory_mib
 from stages.lib.params import Lora, load_params
 from stages.lib.records import write_text
 
@@ -49,7 +50,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("bench.gpu: no GPU here; on the CPU, run `make bench`")
     models.quiet()
-    tokenizer = models.load_tokenizer(models.find("embedded/smollm2-135m", None))
+    tokenizer = models.load_tokenizer(models.find(work.MODEL, None))
     bandwidth, rate = device_bandwidth(), device_rate()
     results: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
@@ -100,7 +101,7 @@ def generation(model: Any, tokenizer: Any, slots: int, limit: int, bandwidth: fl
         "tokens_per_second": round(tokens / seconds),
         "share_of_bandwidth": round(read / seconds / bandwidth, 3),
         "share_of_matrix_rate": round(sum(work.flops(config, ids, [row.tokens for row in out])) / seconds / rate, 3),
-        "peak_memory_mib": peak(),
+        "peak_memory_mib": peak_gpu_memory_mib(),
     }
 
 
@@ -123,7 +124,7 @@ def trainings(source: models.Source, tokenizer: Any, count: int) -> dict[str, di
         start = time.perf_counter()
         train(model, rows)
         seconds = time.perf_counter() - start
-        found[way] = {"seconds_per_row": round(seconds / count, 3), "peak_memory_mib": peak()}
+        found[way] = {"seconds_per_row": round(seconds / count, 3), "peak_memory_mib": peak_gpu_memory_mib()}
         del model
     return found
 
@@ -157,10 +158,6 @@ def free() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-def peak() -> int:
-    return torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Rounds: in each, every engine works in turn on the first prompts of the same block, in the next one on another block.
 Slow engines get fewer prompts, and ours is timed on few as well, since its rate grows with their number. Writes
-bench/results.json and bench/speed.png. About 14 minutes on 2 cores.
+bench/results.json and bench/speed.png. About 15 minutes on 2 cores.
 """
 
 import json
@@ -22,14 +22,14 @@ import altair
 import torch
 
 from bench import peers, training, work
-from stages.lib import engine, models
-from stages.lib.embedded import GGUF, package_file
+from stages.lib import engine
+from stages.lib.attention import shared_prefix
+from stages.lib.embedded import package_file
 from stages.lib.gsm8k import is_correct
 from stages.lib.records import write_text
 from stages.lib.stats import paired_change
 
 FOLDER = Path(__file__).parent
-MODEL = "embedded/smollm2-135m"
 ROUNDS = 2
 BLOCK = 256  # prompts of a round, or what there is; as many slots for our engine
 OURS, FEW = "aftertune", "aftertune, few prompts"
@@ -43,9 +43,7 @@ PROMPTS = {  # prompts of a round for each engine
 
 
 def main() -> None:
-    models.quiet()
-    tokenizer = models.load_tokenizer(models.find(MODEL, None))
-    model = models.load_base(models.find(MODEL, None), "none", "bfloat16")
+    model, tokenizer = work.load()
     written: list[list[engine.Generation]] = []
     engines = engines_for(model, tokenizer, greedy(model, tokenizer, written))
     job = work.math_work(tokenizer)
@@ -61,10 +59,10 @@ def main() -> None:
     results = {
         "machine": machine(),
         "data": work.sources()[0],
-        "model": f"{MODEL}, bf16",
+        "model": f"{work.MODEL}, bf16",
         "work": {"math, 5 shots": math, "safety, 0 shots": safety, "judging": judging},
         "bf16": agreement,
-        "training": training.compare(MODEL, ROUNDS),
+        "training": training.compare(work.MODEL, ROUNDS),
     }
     write_text(FOLDER / "results.json", json.dumps(results, indent=2) + "\n")
     chart(results).save(str(FOLDER / "speed.png"), scale_factor=2)
@@ -82,8 +80,7 @@ def engines_for(model: Any, tokenizer: Any, ours: peers.Run) -> dict[str, Callab
     if peers.installed("lm_eval"):
         found[HARNESS] = lambda: peers.lm_eval(model, tokenizer, 32)
     if peers.installed("llama_cpp"):
-        gguf = package_file() or Path(GGUF)
-        found[LLAMA] = lambda: peers.llama_cpp(gguf, tokenizer, 16, torch.get_num_threads())
+        found[LLAMA] = lambda: peers.llama_cpp(package_file(), tokenizer, 16, torch.get_num_threads())
     return found
 
 
@@ -146,7 +143,7 @@ def floor(model: Any, tokenizer: Any, job: work.Work, new: list[int], rows: int)
     read, written = work.flops(model.config, ids, new)
     wide, narrow = work.matrix_rate(model, 2048), work.matrix_rate(model, rows)
     seconds = read / wide / 1e9 + written / narrow / 1e9
-    shared = work.shared_prefix(ids)
+    shared = shared_prefix(ids)
     return {
         "seconds_per_prompt": round(seconds / len(ids), 4),
         "gflop_per_prompt": round((read + written) / len(ids) / 1e9, 1),

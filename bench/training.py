@@ -82,7 +82,9 @@ def main() -> None:
 def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[float]:
     """The Trainer as people use it: rows padded on the right to the longest of their batch, the model's own loss."""
     import torch
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
+
+    from stages.lib import training
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)
@@ -98,25 +100,7 @@ def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[floa
 
     model.config.use_cache = False
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_steps=1,
-            remove_unused_columns=False,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=True,
-            per_device_train_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation,
-            num_train_epochs=1,
-            learning_rate=settings.learning_rate,
-            optim="paged_adamw_32bit" if torch.cuda.is_available() else "adamw_torch",
-            lr_scheduler_type=settings.schedule,
-            warmup_steps=settings.warmup_ratio,
-            seed=settings.seed,
-            data_seed=settings.seed,
-        )
+        arguments = training.arguments(settings, settings.batch_size, True, folder)
         trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
         trainer.train()
     return [log["loss"] for log in trainer.state.log_history if "loss" in log]

@@ -5,12 +5,12 @@ python -m bench.where
 
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from bench import work
-from stages.lib import engine, models
+from bench import speed, work
 
 PROMPTS = {"math, 5 shots": 256, "judging": 64}
 GROUPS = {"aten::mm": "matrix products", "aten::_scaled_dot_product_flash_attention_for_cpu": "attention"}
@@ -18,21 +18,13 @@ MOVES = ("copy_", "index", "cat", "fill_", "clone", "zero_")
 
 
 def main() -> None:
-    models.quiet()
-    source = models.find("embedded/smollm2-135m", None)
-    tokenizer = models.load_tokenizer(source)
-    model = models.load_base(source, "none", "bfloat16")
+    model, tokenizer = work.load()
     math = work.math_work(tokenizer)
     pairs = work.judge_work(tokenizer, work.hazard_prompts()[::-1])  # any text will do as a response
-    words = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("safe", "unsafe")]
-    jobs = {
-        math.name: lambda prompts: engine.greedy(model, tokenizer, prompts, math.limit, 256, "where"),
-        pairs.name: lambda prompts: engine.next_token(model, tokenizer, prompts, words, 64, "where"),
-    }
-    for job in (math, pairs):
+    for job, run in ((math, speed.greedy(model, tokenizer, [])), (pairs, speed.verdicts(model, tokenizer))):
         prompts = job.prompts[: PROMPTS[job.name]]
-        jobs[job.name](prompts[:8])  # warm-up
-        print(job.name, shares(lambda name=job.name, prompts=prompts: jobs[name](prompts)))
+        run(prompts[:8], job.limit)  # warm-up
+        print(job.name, shares(partial(run, prompts, job.limit)))
 
 
 def shares(run: Any) -> dict[str, str]:

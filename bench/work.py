@@ -15,12 +15,15 @@ from typing import Any
 
 import torch
 
+from stages.lib import models
 from stages.lib.attention import shared_prefix
 from stages.lib.chat import math_messages, render_prompt, safety_messages
+from stages.lib.gsm8k import gold_answer
 from stages.lib.guards import llama_guard_prompt
 from stages.lib.records import Problem
 
 ROOT = Path(__file__).parents[1]
+MODEL = "embedded/smollm2-135m"
 SHOTS = 5
 SEED = 1126
 
@@ -33,6 +36,13 @@ class Work:
     prompts: list[str]
     limit: int
     gold: list[str]
+
+
+def load() -> tuple[Any, Any]:
+    """The model that every engine runs, in bf16, and its tokenizer."""
+    models.quiet()
+    source = models.find(MODEL, None)
+    return models.load_base(source, "none", "bfloat16"), models.load_tokenizer(source)
 
 
 def sources() -> tuple[str, Path, Path, Path]:
@@ -49,7 +59,7 @@ def problems(path: Path) -> list[Problem]:
     """GSM8K rows as problems."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
-        Problem(id=str(n), question=row["question"], answer=row["answer"], gold=row["answer"].split("####")[-1].strip())
+        Problem(id=str(n), question=row["question"], answer=row["answer"], gold=gold_answer(row["answer"]) or "")
         for n, row in enumerate(rows)
     ]
 

@@ -19,7 +19,7 @@ def cost(stage: str, seconds: float, rows: int, tokens: int | None) -> dict[str,
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
         "peak_memory_mib": peak_memory_mib(),
-        "peak_gpu_memory_mib": _peak_gpu_mib(),
+        "peak_gpu_memory_mib": peak_gpu_memory_mib(),
     }
 
 
@@ -42,6 +42,7 @@ def peak_memory_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
-def _peak_gpu_mib() -> int:
+def peak_gpu_memory_mib() -> int:
+    """The most GPU memory torch has held, in MiB; 0 without a GPU or torch."""
     torch = sys.modules.get("torch")
     return torch.cuda.max_memory_allocated() // 2**20 if torch and torch.cuda.is_available() else 0

@@ -70,7 +70,7 @@ def train(model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool) -> li
     with TemporaryDirectory() as unused, use_attention(model, NAME):
         trainer = Trainer(
             model=model,
-            args=_one_device(_arguments(settings, packed, bf16, unused)),
+            args=_one_device(arguments(settings, packed, bf16, unused)),
             train_dataset=list(rows),
             data_collator=lambda batch: pack(batch, prefix),
             compute_loss_func=packed_loss,
@@ -82,7 +82,8 @@ def train(model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool) -> li
     return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
 
 
-def _arguments(settings: Finetune, packed: int, bf16: bool, folder: str) -> TrainingArguments:
+def arguments(settings: Finetune, packed: int, bf16: bool, folder: str) -> TrainingArguments:
+    """Trainer's arguments for these settings, `packed` rows to a pass, its unused files in `folder`."""
     on_gpu = device().type == "cuda"
     optimizer = settings.optimizer
     if optimizer == "auto":
