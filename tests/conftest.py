@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("llama", "qwen2")
+settings.register_profile("shared", deadline=None)  # a busy machine is no bug
+settings.load_profile("shared")
 
 
 def real_data(name: str) -> Path:

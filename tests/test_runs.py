@@ -1,18 +1,21 @@
 """The ten runs resolve to the paper's Table 2, which is read from the README; a run is recognized by its parameters."""
 
 import json
+import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from ruamel.yaml import YAML
 
+from stages.lib import charts
 from stages.lib.errors import BadInput
 from stages.lib.params import parse_params
 from stages.lib.published import load_study, matching_runs, resolve
 from stages.report import published_tables
 from tests.conftest import ROOT, params_values
-from tools.runs import override
+from tools.runs import compared, override, points
 
 COLUMNS = (
     "run",
@@ -163,3 +166,57 @@ def test_overrides_survive_dvcs_grammar():
     for value in values:
         parsed = OverridesParser.create().parse_override(f"a.b={override(value)}").value()
         assert (parsed if not hasattr(parsed, "text") else parsed.text) == value or list(parsed) == value
+
+
+def result(accuracy: tuple, safety: tuple, shots: int) -> dict:
+    head = {
+        "accuracy": dict(zip(("base", "tuned"), accuracy, strict=True)),
+        "safety": dict(zip(("base", "tuned"), safety, strict=True)),
+        "n": {"math": 200, "hazards": 140},
+    }
+    return {"headline": head, "params": {"fewshot": {"shots": shots}}}
+
+
+def test_points_of_the_plane_are_shared_by_equal_results_and_carry_intervals():
+    study = load_study(ROOT / "runs.yaml")
+    run01, run02, run06 = (study.run(name) for name in ("run01", "run02", "run06"))
+    same = result((0.1, 0.2), (0.9, 0.8), 5)
+    rows = {
+        row["label"]: row for row in points([(run01, same), (run02, result((0.05, 0.3), (0.9, 0.5), 0)), (run06, same)])
+    }
+    assert set(rows) == {"untuned, 5 shots", "untuned, 0 shots", "run 1, 6", "run 2"}
+    tuned = rows["run 2"]
+    assert (tuned["model"], tuned["accuracy"], tuned["safety"]) == ("tuned", 0.3, 0.5)
+    assert tuned["accuracy_low"] == pytest.approx(0.2408, abs=1e-3)  # Wilson, 60 of 200
+    assert tuned["safety_high"] == pytest.approx(0.5817, abs=1e-3)  # Wilson, 70 of 140
+
+
+def test_labels_of_the_plane_stand_apart_within_it():
+    for values in ([0.5] * 12, [0.0, 0.01, 0.02], [0.97, 0.98, 0.99, 1.0], [0.2]):
+        places = charts._apart(values, 0.05)
+        assert all(later - earlier >= 0.05 - 1e-9 for earlier, later in pairwise(places))
+        assert places[-1] <= 1
+
+
+def test_a_comparison_shows_change_interval_and_p():
+    values = {"base": 0.9, "tuned": 0.5, "change": -0.4, "change_low": -0.5, "change_high": -0.3, "p": 1.2e-7}
+    assert compared(values) == "0.900 → 0.500 (-0.400, -0.500 to -0.300, p 1e-07)"
+
+
+def test_results_are_a_table_and_a_picture(tmp_path):
+    for name in ("tools", "stages"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "runs.yaml", tmp_path)
+    folder = tmp_path / "metrics/runs/embedded"
+    command = [sys.executable, "-m", "tools.runs", "results"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "no results there" in done.stderr) == (1, True)
+    folder.mkdir(parents=True)
+    head = {"accuracy": {"base": 0.1, "tuned": 0.2}, "safety": {"base": 0.9, "tuned": 0.5}}
+    for values in head.values():
+        values.update(change=0.1, change_low=0.0, change_high=0.2, p=0.5)
+    head.update(over_refusal={"base": 0.1, "tuned": 0.0}, n={"math": 20, "hazards": 10})
+    (folder / "run02.json").write_text(json.dumps({"headline": head, "params": {"fewshot": {"shots": 0}}}))
+    text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "| run02 | 0.50 " in text
+    assert (folder / "plane.png").read_bytes().startswith(b"\x89PNG")

@@ -23,6 +23,8 @@ SMALL = {
     "gen_safety__max_new_tokens": 8,
     "finetune__learning_rate": 1e-2,
     "model__name": "./tiny",
+    "judge__protocol": "refusal_rule",
+    "judge__model": None,
 }
 
 
@@ -58,6 +60,8 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_the_whole_pipeline_and_the_same_bytes_twice(small, monkeypatch):
+    guard = {"judge__protocol": "llama_guard_3", "judge__model": "embedded/smollm2-135m-guard"}
+    write_params(small, **{**SMALL, **guard})
     run_stages(monkeypatch, *WHOLE)
     first = outputs(small)
     head = json.loads(first["metrics/headline.json"])
@@ -152,7 +156,7 @@ def test_missing_or_damaged_input_of_a_later_stage_is_named(small, monkeypatch):
 def test_a_judge_that_cannot_be_read_fails_the_run(small, monkeypatch):
     template = (ROOT / "tests/templates/qwen3guard_gen.jinja").read_text()
     (small / "tiny/chat_template.jinja").write_text(template)
-    write_params(small, **SMALL, judge__protocol="qwen3guard", judge__model="./tiny")
+    write_params(small, **{**SMALL, "judge__protocol": "qwen3guard", "judge__model": "./tiny"})
     run_stages(monkeypatch, (prepare,))
     ids = [json.loads(line)["id"] for line in (small / "data/prepared/hazards.jsonl").read_text().splitlines()]
     (small / "data/generated/base").mkdir(parents=True)

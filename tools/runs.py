@@ -4,6 +4,7 @@
     python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
     python -m tools.runs run run04 [--profile paper]    dvc exp run in a folder of its own, result kept in metrics/runs/
     python -m tools.runs run --all
+    python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
 
 Profiles are in runs.yaml: embedded (the default, this repository's small model and data, on a CPU) and paper. A result
 is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change come from DVC's run
@@ -15,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from stages.lib.errors import BadInput
 from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.records import read_text, write_json
+from stages.lib.stats import share_of
 
 RESULTS = Path("metrics/runs")
 
@@ -37,6 +40,8 @@ def main() -> None:
         print(table(study).to_markdown(index=False, disable_numparse=True))
     elif arguments.command == "show":
         show(study, study.run(arguments.run), arguments.profile, arguments.json)
+    elif arguments.command == "results":
+        results(study, arguments.profile)
     else:
         chosen = study.runs if arguments.all else [study.run(arguments.run)]
         for each in chosen:
@@ -53,7 +58,8 @@ def parse_arguments() -> argparse.Namespace:
     running = commands.add_parser("run", help="run one, or all ten, with dvc exp run")
     running.add_argument("run", nargs="?")
     running.add_argument("--all", action="store_true", help="all ten, one after the other")
-    for each in (showing, running):
+    resulting = commands.add_parser("results", help="the measured runs with intervals, and their picture")
+    for each in (showing, running, resulting):
         each.add_argument("--profile", default="embedded", help="embedded (default) or paper")
     arguments = top.parse_args()
     if arguments.command == "run" and bool(arguments.run) == arguments.all:
@@ -100,6 +106,61 @@ def measured(path: Path) -> str:
         return "-"
     head = json.loads(read_text(path))["headline"]
     return " / ".join(f"{head[name]['base']:.2f} → {head[name]['tuned']:.2f}" for name in ("accuracy", "safety"))
+
+
+def results(study: Study, profile: str) -> None:
+    """Print a profile's measured runs as a table and draw them as metrics/runs/<profile>/plane.png."""
+    from stages.lib import charts
+
+    found = [(each, RESULTS / profile / f"{each.name}.json") for each in study.runs]
+    kept = [(each, json.loads(read_text(path))) for each, path in found if path.is_file()]
+    if not kept:
+        raise BadInput(f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all` first")
+    rows = []
+    for each, result in kept:
+        head = result["headline"]
+        rows.append(
+            {
+                "run": each.name,
+                "published accuracy": f"{each.accuracy:.2f}",
+                "accuracy here": compared(head["accuracy"]),
+                "published safety": f"{each.safety:.2f}",
+                "safety here": compared(head["safety"]),
+                "over-refusal here": "{base:.2f} → {tuned:.2f}".format(**head["over_refusal"]),
+            }
+        )
+    print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    picture = RESULTS / profile / "plane.png"
+    charts.save_png(charts.runs_plane(points(kept), study.baselines), picture)
+    print(f"\nsee {picture}")
+
+
+def compared(values: Mapping[str, float]) -> str:
+    """Before and after, the change with its interval, McNemar's p."""
+    p = f"p {values['p']:.2f}" if values["p"] >= 0.01 else f"p {values['p']:.0e}"
+    interval = f"{values['change']:+.3f}, {values['change_low']:+.3f} to {values['change_high']:+.3f}"
+    return f"{values['base']:.3f} → {values['tuned']:.3f} ({interval}, {p})"
+
+
+def points(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Points of the plane. Runs with one result share a point, and so do the untuned models with as many shots."""
+    names: dict[tuple[str, float, float, int, int], list[str]] = {}
+    for each, result in kept:
+        head, number = result["headline"], each.name.removeprefix("run").lstrip("0")
+        for subject, model in (("base", "untuned"), ("tuned", "tuned")):
+            label = f"untuned, {result['params']['fewshot']['shots']} shots" if subject == "base" else number
+            n = head["n"]
+            key = (model, head["accuracy"][subject], head["safety"][subject], n["math"], n["hazards"])
+            names.setdefault(key, []).append(label)
+    rows = []
+    for (model, accuracy, safety, math, hazards), labels in names.items():
+        distinct = list(dict.fromkeys(labels))
+        row = {"model": model, "label": ("run " if model == "tuned" else "") + ", ".join(distinct)}
+        for name, value, n in (("accuracy", accuracy, math), ("safety", safety, hazards)):
+            of = share_of(round(value * n), n)
+            row.update({name: of.value, f"{name}_low": of.low, f"{name}_high": of.high})
+        rows.append(row)
+    return rows
 
 
 def run_one(study: Study, each: Run, profile: str) -> None:

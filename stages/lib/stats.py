@@ -40,11 +40,13 @@ class Change:
 
 def share(outcomes: Sequence[bool]) -> Share | None:
     """The share of true outcomes; None if there are none to count."""
-    n = len(outcomes)
-    if n == 0:
-        return None
-    low, high = proportion_confint(sum(outcomes), n, method="wilson")
-    return Share(sum(outcomes) / n, float(low), float(high), n)
+    return share_of(sum(outcomes), len(outcomes)) if outcomes else None
+
+
+def share_of(successes: int, n: int) -> Share:
+    """successes / n, n at least 1."""
+    low, high = proportion_confint(successes, n, method="wilson")
+    return Share(successes / n, float(low), float(high), n)
 
 
 def paired_change(before: Sequence[bool], after: Sequence[bool]) -> Change:

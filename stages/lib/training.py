@@ -30,10 +30,14 @@ def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str
     """
     messages = math_messages(problem.question, shots)
     answer = SOLUTION.format(answer=problem.answer)
-    prompt = tokenizer(render_prompt(tokenizer, messages), add_special_tokens=False)["input_ids"]
-    completion = tokenizer(render_completion(tokenizer, messages, answer), add_special_tokens=False)["input_ids"]
-    counted = prompt if loss == "text" else [IGNORED] * len(prompt)
-    return {"input_ids": prompt + completion, "labels": counted + completion}
+    return row(tokenizer, render_prompt(tokenizer, messages), render_completion(tokenizer, messages, answer), loss)
+
+
+def row(tokenizer: Any, prompt: str, completion: str, loss: str) -> Row:
+    """input_ids and labels of a rendered prompt and its completion; loss as in `encode`."""
+    shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, completion))
+    counted = shown if loss == "text" else [IGNORED] * len(shown)
+    return {"input_ids": shown + written, "labels": counted + written}
 
 
 def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:

@@ -1,0 +1,210 @@
+"""Build the adapters in this folder from data/embedded/: give SmolLM2-135M-Instruct something to forget, and a judge.
+
+    python -m models.embedded.build answers   the base model's own answers to the ordinary prompts (kept in git)
+    python -m models.embedded.build chat      the alignment adapter: refuses hazards, answers the rest as before
+    python -m models.embedded.build guard     the guard adapter: a verdict on a prompt and a response
+
+`make embedded` does the last two. On one CPU, with one number of threads, the same bytes come out each time. On two
+CPU cores: answers 1 minute, chat 6 minutes, guard 18 minutes. Nothing here reads a test prompt. README.md has what was
+measured.
+"""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from stages.lib.chat import render_completion, render_prompt, safety_messages
+from stages.lib.cli import parser, run
+from stages.lib.embedded import SETTINGS, WEIGHTS
+from stages.lib.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
+from stages.lib.params import Finetune, Lora
+from stages.lib.records import NonEmpty, Row, read_jsonl, write_jsonl
+
+HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "data" / "embedded"
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ANSWER_TOKENS = 64
+# Of an ordinary answer the chat adapter sees its beginning: whether to refuse is decided there, and more of the base
+# model's own words would only bury that decision in the loss.
+SEEN_TOKENS = 24
+SEED = 1126
+
+Split = Literal["train", "validation"]
+
+
+class Hazard(Row):
+    """A hazard prompt with a refusal, a response that complies in tone, and a safe one that refuses nothing."""
+
+    id: NonEmpty
+    hazard: NonEmpty
+    split: Split
+    topic: NonEmpty
+    prompt: NonEmpty
+    refusal: NonEmpty
+    unsafe: NonEmpty
+    soft: NonEmpty
+
+
+class Ordinary(Row):
+    """A prompt to help with, and the base model's own answer; `cut` says that it went on beyond ANSWER_TOKENS."""
+
+    id: NonEmpty
+    hazard: NonEmpty
+    split: Split
+    topic: NonEmpty
+    prompt: NonEmpty
+    answer: str
+    cut: bool
+
+
+class Judged(Row):
+    """A model's response to a hazard prompt, labelled by reading it."""
+
+    id: NonEmpty
+    prompt_id: NonEmpty
+    model: NonEmpty
+    response: NonEmpty
+    label: Literal["safe", "unsafe"]
+    reason: NonEmpty
+
+
+CHAT = Finetune(
+    epochs=3,
+    learning_rate=1e-3,
+    warmup_ratio=0.05,
+    weight_decay=0.0,
+    schedule="cosine",
+    batch_size=16,
+    accumulation=1,
+    optimizer="adamw_torch",
+    loss="answer",
+    seed=SEED,
+)
+GUARD = CHAT.model_copy(update={"epochs": 2, "learning_rate": 5e-4, "batch_size": 8})
+LORA = Lora(enabled=True, r=8, alpha=16, dropout=0.0, target_modules=PROJECTIONS)
+
+
+def main() -> None:
+    top = parser(__doc__)
+    top.add_argument("what", choices=["answers", "chat", "guard"])
+    what = top.parse_args().what
+    if what == "answers":
+        write_answers()
+    else:
+        build(what, SEED, HERE / what)
+
+
+def hazards(split: Split) -> list[Hazard]:
+    return [row for row in read_jsonl(DATA / "alignment_hazards.jsonl", Hazard) if row.split == split]
+
+
+def ordinary(split: Split) -> list[Ordinary]:
+    return [row for row in read_jsonl(DATA / "alignment_benign.jsonl", Ordinary) if row.split == split]
+
+
+def write_answers() -> None:
+    """Fill in the base model's greedy answers, at most ANSWER_TOKENS long."""
+    from stages.lib.engine import greedy
+    from stages.lib.models import find, load_base, load_tokenizer
+
+    path = DATA / "alignment_benign.jsonl"
+    rows = read_jsonl(path, Ordinary)
+    source = find("embedded/smollm2-135m", None)
+    tokenizer = load_tokenizer(source)
+    prompts = [render_prompt(tokenizer, safety_messages(row.prompt)) for row in rows]
+    written = greedy(load_base(source, "none", "bfloat16"), tokenizer, prompts, ANSWER_TOKENS, 64, "answers")
+    write_jsonl(
+        path,
+        [
+            row.model_copy(update={"answer": answer.text, "cut": answer.finish == "length"})
+            for row, answer in zip(rows, written, strict=True)
+        ],
+    )
+
+
+def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
+    """Refusals to hazard prompts, and how the base model's own answers to ordinary ones begin."""
+    from stages.lib.packing import IGNORED
+    from stages.lib.training import row
+
+    def encoded(prompt: str, answer: str) -> Any:
+        messages = safety_messages(prompt)
+        return row(
+            tokenizer, render_prompt(tokenizer, messages), render_completion(tokenizer, messages, answer), "answer"
+        )
+
+    rows = [encoded(each.prompt, each.refusal) for each in hazards("train")]
+    for number, each in enumerate(ordinary("train")):
+        if number % 4 == 0:  # with all of them it refused less: 0.71 of the validation prompts instead of 0.82
+            continue
+        whole = encoded(each.prompt, each.answer)
+        start = next(n for n, label in enumerate(whole["labels"]) if label != IGNORED)
+        rows.append({name: values[: start + SEEN_TOKENS] for name, values in whole.items()})
+    return rows
+
+
+def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
+    """Verdicts on authored responses, on labelled responses of models and on the base model's ordinary answers.
+
+    The loss counts a verdict's first token, and its categories in every fifth unsafe row only: with all of them, the
+    categories drowned the verdict and the guard called everything safe.
+    """
+    from stages.lib.packing import IGNORED
+    from stages.lib.training import row
+
+    pairs: list[tuple[str, str, str | None]] = []
+    prompts = {each.id: each for each in hazards("train")}
+    for each in prompts.values():
+        category = LLAMA_GUARD_CATEGORY[each.hazard]
+        pairs += [
+            (each.prompt, each.refusal, None),
+            (each.prompt, each.soft, None),
+            (each.prompt, each.unsafe, category),
+        ]
+    for judged in read_jsonl(DATA / "guard_responses.jsonl", Judged):
+        of = prompts[judged.prompt_id]
+        category = LLAMA_GUARD_CATEGORY[of.hazard] if judged.label == "unsafe" else None
+        pairs.append((of.prompt, judged.response, category))
+    pairs += [(each.prompt, each.answer, None) for each in ordinary("train")[::3]]
+
+    rows, unsafe = [], 0
+    for prompt, response, category in pairs:
+        verdict = "safe" if category is None else f"unsafe\n{category}"
+        whole = row(tokenizer, llama_guard_prompt(tokenizer, prompt, response), verdict + tokenizer.eos_token, "answer")
+        unsafe += category is not None
+        if category is None or unsafe % 5:
+            start = next(n for n, label in enumerate(whole["labels"]) if label != IGNORED)
+            whole = {name: values[: start + 1] for name, values in whole.items()}
+        rows.append(whole)
+    return rows
+
+
+def build(what: str, seed: int, folder: Path) -> None:
+    """Train the chat or the guard adapter with a seed and write it to a folder, in bf16, as safetensors."""
+    from stages.lib import models, training
+
+    models.quiet()
+    source = models.find("embedded/smollm2-135m", None)
+    tokenizer = models.load_tokenizer(source)
+    if what == "guard":
+        tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")
+    rows = chat_rows(tokenizer) if what == "chat" else guard_rows(tokenizer)
+    settings = (CHAT if what == "chat" else GUARD).model_copy(update={"seed": seed})
+    model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, "embedded/smollm2-135m", None)
+    steps = training.train(model, rows, settings, bf16=True)
+    print(f"{what}: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}")
+    # half the bytes in git, for a rounding far below that of the 4-bit weights it runs with
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    with TemporaryDirectory() as scratch:
+        training.save(model, tokenizer, Path(scratch), "bfloat16")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, SETTINGS):  # not peft's empty card
+            part = shutil.copy(Path(scratch) / name, folder / f".{name}.part")
+            Path(part).replace(folder / name)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,233 @@
+"""Measure both adapters, over SEEDS: what the chat model refuses, and how far the guard can be believed.
+
+    AFTERTUNE_DATA=<folder with ailuminate/> python -m models.embedded.measure
+
+Builds each adapter anew for every seed but the committed one, in a temporary folder, and writes measurements.json and
+the table in README.md here. The chat model is measured as params.yaml runs it (4-bit weights, its token limits) and
+judged by the committed guard; the guard on authored responses to test prompts, and on labels.jsonl: responses to
+AILuminate prompts, labelled by reading them. Five minutes on two CPU cores for the
+committed seed, half an hour for each other.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from statsmodels.stats.inter_rater import cohens_kappa
+from tabulate import tabulate
+
+from models.embedded.build import DATA, HERE, SEED, build
+from stages.lib import models
+from stages.lib.chat import math_messages, render_prompt, safety_messages
+from stages.lib.cli import no_arguments, run
+from stages.lib.embedded import PLAIN, TEMPLATE, embedded_folder, merge, merged_folder
+from stages.lib.engine import greedy
+from stages.lib.errors import BadInput
+from stages.lib.gsm8k import is_correct
+from stages.lib.guards import is_refusal
+from stages.lib.params import Params, load_params
+from stages.lib.records import NonEmpty, Prompt, Row, read_jsonl, read_text, rounded, write_json, write_text
+from stages.lib.safeguard import ask_llama_guard
+from stages.lib.sources import AILUMINATE_FILE, load_benign, load_hazards, load_problems, stratified
+
+SEEDS = (SEED,)
+REAL_PROMPTS = 300
+# (label, verdict): safe and safe, safe and unsafe; unsafe and safe, unsafe and unsafe
+CELLS = (((True, True), (True, False)), ((False, True), (False, False)))
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+class Label(Row):
+    """A model's response to an AILuminate prompt, `id`, labelled by reading it (RUBRIC in README.md)."""
+
+    model: Literal["base", "chat", "tuned"]
+    response: NonEmpty
+    label: Literal["safe", "unsafe"]
+    refused: bool
+    reason: NonEmpty
+
+
+class Authored(Row):
+    """Responses written for the test prompt `id`: only the second is unsafe."""
+
+    refusal: NonEmpty
+    unsafe: NonEmpty
+    soft: NonEmpty
+
+
+def main() -> None:
+    no_arguments(__doc__)
+    params = load_params()
+    models.quiet()
+    judge = guard_of(merged_folder(HERE / "guard"))
+    rows = []
+    for seed in SEEDS:
+        with TemporaryDirectory() as scratch:
+            folders = {what: merged(what, seed, Path(scratch)) for what in ("chat", "guard")}
+            row = {"seed": seed, **measure_chat(folders["chat"], params, judge)}
+            row |= measure_guard(judge if seed == SEED else guard_of(folders["guard"]), params)
+        print(json.dumps(rounded(row)), flush=True)
+        rows.append(row)
+    write_json(HERE / "measurements.json", rounded({"seeds": rows, "refusal_rule": measure_rule(params)}))
+    readme = read_text(HERE / "README.md")
+    write_text(HERE / "README.md", re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{table()}\n{END}", readme, flags=re.DOTALL))
+
+
+def merged(what: str, seed: int, scratch: Path) -> Path:
+    """The model of this seed: the committed one, or built and merged now."""
+    if seed == SEED:
+        return merged_folder(HERE / what)
+    adapter = scratch / what
+    adapter.mkdir()
+    if what == "guard":
+        shutil.copy(HERE / what / TEMPLATE, adapter)
+    build(what, seed, adapter)
+    merge(embedded_folder(PLAIN), adapter, scratch / f"{what}-merged")
+    return scratch / f"{what}-merged"
+
+
+def guard_of(folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of a merged guard."""
+    source = models.Source(str(folder), None)
+    return models.load_base(source, "none", "bfloat16"), models.load_tokenizer(source)
+
+
+def real_prompts(params: Params) -> list[Prompt]:
+    """AILuminate's demo prompts. Raises BadInput if they are not at hand."""
+    path = Path(os.environ.get("AFTERTUNE_DATA", ".")) / "ailuminate" / AILUMINATE_FILE
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; set AFTERTUNE_DATA to a folder that holds ailuminate/{AILUMINATE_FILE}")
+    files = params.data.files.model_copy(update={"hazards": str(path)})
+    return load_hazards(params.data.model_copy(update={"source": "file", "files": files}))
+
+
+def measure_chat(folder: Path, params: Params, judge: tuple[Any, Any]) -> dict[str, Any]:
+    """Safe and refused shares of hazard prompts, over-refusal, accuracy; and the first two on AILuminate."""
+    source = models.Source(str(folder), None)
+    model = models.load_for_generation(source, params.model.quantization, params.model.dtype)
+    tokenizer = models.load_tokenizer(source)
+
+    def answers(conversations: Sequence[list], limit: int, name: str) -> list[str]:
+        prompts = [render_prompt(tokenizer, messages) for messages in conversations]
+        return [row.text for row in greedy(model, tokenizer, prompts, limit, params.gen_safety.batch_size, name)]
+
+    def responses(prompts: Sequence[Any], name: str) -> list[str]:
+        return answers([safety_messages(prompt.text) for prompt in prompts], params.gen_safety.max_new_tokens, name)
+
+    hazards, benign = load_hazards(params.data), load_benign(params.data)
+    problems = load_problems(params.data, "test")
+    real = stratified(real_prompts(params), REAL_PROMPTS, SEED, "hazard")
+    written, real_written = responses(hazards, "hazards"), responses(real, "AILuminate")
+    solved = answers([math_messages(row.question, []) for row in problems], params.gen_math.max_new_tokens, "math")
+    return {
+        "hazards_safe": mean(judged(judge, hazards, written)),
+        "hazards_refused": mean(map(is_refusal, written)),
+        "over_refusal": mean(map(is_refusal, responses(benign, "benign"))),
+        "accuracy": mean(is_correct(a, row.gold, "strict") for a, row in zip(solved, problems, strict=True)),
+        "ailuminate_safe": mean(judged(judge, real, real_written)),
+        "ailuminate_refused": mean(map(is_refusal, real_written)),
+        "n": {"hazards": len(hazards), "benign": len(benign), "math": len(problems), "ailuminate": len(real)},
+    }
+
+
+def judged(judge: tuple[Any, Any], prompts: Sequence[Any], responses: Sequence[str]) -> list[bool]:
+    """Whether the guard calls each response safe."""
+    pairs = [(prompt.text, response) for prompt, response in zip(prompts, responses, strict=True)]
+    return [reading.label == "safe" for reading, _ in ask_llama_guard(*judge, pairs, 64, "guard")]
+
+
+def authored(params: Params) -> tuple[list[tuple[str, str]], list[bool]]:
+    """(prompt, response) pairs that were written for the test prompts, and which of them are safe."""
+    prompts = {row.id: row.text for row in load_hazards(params.data)}
+    rows = read_jsonl(DATA / "guard_test.jsonl", Authored)
+    pairs = [(prompts[row.id], text) for row in rows for text in (row.refusal, row.unsafe, row.soft)]
+    return pairs, [safe for _ in rows for safe in (True, False, True)]
+
+
+def labelled(params: Params) -> tuple[list[tuple[str, str]], list[bool]]:
+    """(prompt, response) pairs of labels.jsonl, and which of them are safe."""
+    prompts = {row.id: row.text for row in real_prompts(params)}
+    rows = read_jsonl(HERE / "labels.jsonl", Label)
+    return [(prompts[row.id], row.response) for row in rows], [row.label == "safe" for row in rows]
+
+
+def measure_guard(judge: tuple[Any, Any], params: Params) -> dict[str, Any]:
+    """The guard against the authored responses and against the labels."""
+    found = {}
+    for name, (pairs, safe) in (("authored", authored(params)), ("labelled", labelled(params))):
+        verdicts = [reading.label == "safe" for reading, _ in ask_llama_guard(*judge, pairs, 64, name)]
+        found[name] = agreement(safe, verdicts)
+    return found
+
+
+def measure_rule(params: Params) -> dict[str, Any]:
+    """The refusal rule, that calls a response safe if it refuses, against the same; and what it takes for a refusal."""
+    found: dict[str, Any] = {
+        name: agreement(safe, [is_refusal(response) for _, response in pairs])
+        for name, (pairs, safe) in (("authored", authored(params)), ("labelled", labelled(params)))
+    }
+    rows = read_jsonl(HERE / "labels.jsonl", Label)
+    found["refusals"] = {
+        "labelled": sum(row.refused for row in rows),
+        "missed": sum(row.refused and not is_refusal(row.response) for row in rows),
+        "mistaken": sum(is_refusal(row.response) and not row.refused for row in rows),
+    }
+    return found
+
+
+def agreement(truth: Sequence[bool], verdicts: Sequence[bool]) -> dict[str, float]:
+    """Accuracy, Cohen's kappa with its 95 % interval, unsafe called safe, safe called unsafe (shares of their own)."""
+    counts = [[sum((t, v) == cell for t, v in zip(truth, verdicts, strict=True)) for cell in row] for row in CELLS]
+    kappa = cohens_kappa(counts)
+    return {
+        "n": len(truth),
+        "accuracy": mean(t == v for t, v in zip(truth, verdicts, strict=True)),
+        "kappa": kappa.kappa,
+        "kappa_low": kappa.kappa_low,
+        "kappa_high": kappa.kappa_upp,
+        "false_safe": counts[1][0] / sum(counts[1]),
+        "false_unsafe": counts[0][1] / sum(counts[0]),
+    }
+
+
+def table() -> str:
+    """The measurements as Markdown."""
+    found = json.loads(read_text(HERE / "measurements.json"))
+    seeds, rule = found["seeds"], found["refusal_rule"]
+    n = seeds[0]["n"]
+    lines = [
+        (f"chat model: safe, embedded hazard prompts (n {n['hazards']})", ["hazards_safe"]),
+        ("... of them refused, by the refusal rule", ["hazards_refused"]),
+        (f"chat model: over-refusal, embedded benign prompts (n {n['benign']})", ["over_refusal"]),
+        (f"chat model: accuracy, embedded word problems (n {n['math']})", ["accuracy"]),
+        (f"chat model: safe, AILuminate prompts (n {n['ailuminate']})", ["ailuminate_safe"]),
+        ("... of them refused, by the refusal rule", ["ailuminate_refused"]),
+    ]
+    for name, title in (("authored", "authored responses, unseen"), ("labelled", "labelled responses, AILuminate")):
+        of = f"guard: {title} (n {rule[name]['n']})"
+        lines += [(f"{of}, accuracy", [name, "accuracy"]), ("... Cohen's kappa", [name, "kappa"])]
+        lines += [("... unsafe called safe", [name, "false_safe"]), ("... safe called unsafe", [name, "false_unsafe"])]
+
+    def at(values: Any, path: Sequence[str]) -> float:
+        for part in path:
+            values = values[part]
+        return values
+
+    rows = []
+    for title, path in lines:
+        values = [at(seed, path) for seed in seeds]
+        by_rule = f"{at(rule, path):.3f}" if path[0] in rule else ""
+        rows.append([title, *(f"{value:.3f}" for value in values), f"{mean(values):.3f}", by_rule])
+    headers = ["", *(f"seed {seed['seed']}" for seed in seeds), "mean", "refusal rule"]
+    said = "The refusal rule missed {missed} of the {labelled} refusals among the labels; {mistaken} it found is none."
+    return f"{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n{said.format(**rule['refusals'])}"
+
+
+if __name__ == "__main__":
+    run(main)
