@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from stages.lib.chat import render_completion, render_prompt, safety_messages
 from stages.lib.cli import parser, run
-from stages.lib.embedded import SETTINGS, WEIGHTS
+from stages.lib.embedded import PLAIN, SETTINGS, WEIGHTS
 from stages.lib.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
 from stages.lib.params import Finetune, Lora
 from stages.lib.records import NonEmpty, Row, read_jsonl, write_jsonl
@@ -110,7 +110,7 @@ def write_answers() -> None:
 
     path = DATA / "alignment_benign.jsonl"
     rows = read_jsonl(path, Ordinary)
-    source = find("embedded/smollm2-135m", None)
+    source = find(PLAIN, None)
     tokenizer = load_tokenizer(source)
     prompts = [render_prompt(tokenizer, safety_messages(row.prompt)) for row in rows]
     written = greedy(load_base(source, "none", "bfloat16"), tokenizer, prompts, ANSWER_TOKENS, 64, "answers")
@@ -123,9 +123,16 @@ def write_answers() -> None:
     )
 
 
+def begin(row: dict[str, list[int]], tokens: int) -> dict[str, list[int]]:
+    """A training row cut after the first `tokens` of its completion."""
+    from stages.lib.packing import IGNORED
+
+    start = next(n for n, label in enumerate(row["labels"]) if label != IGNORED)
+    return {name: values[: start + tokens] for name, values in row.items()}
+
+
 def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     """Refusals to hazard prompts, and how the base model's own answers to ordinary ones begin."""
-    from stages.lib.packing import IGNORED
     from stages.lib.training import row
 
     def encoded(prompt: str, answer: str) -> Any:
@@ -139,8 +146,7 @@ def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         if number % 4 == 0:  # with all of them it refused less: 0.71 of the validation prompts instead of 0.82
             continue
         whole = encoded(each.prompt, each.answer)
-        start = next(n for n, label in enumerate(whole["labels"]) if label != IGNORED)
-        rows.append({name: values[: start + SEEN_TOKENS] for name, values in whole.items()})
+        rows.append(begin(whole, SEEN_TOKENS))
     return rows
 
 
@@ -150,7 +156,6 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     The loss counts a verdict's first token, and its categories in every fifth unsafe row only: with all of them, the
     categories drowned the verdict and the guard called everything safe.
     """
-    from stages.lib.packing import IGNORED
     from stages.lib.training import row
 
     pairs: list[tuple[str, str, str | None]] = []
@@ -174,8 +179,7 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         whole = row(tokenizer, llama_guard_prompt(tokenizer, prompt, response), verdict + tokenizer.eos_token, "answer")
         unsafe += category is not None
         if category is None or unsafe % 5:
-            start = next(n for n, label in enumerate(whole["labels"]) if label != IGNORED)
-            whole = {name: values[: start + 1] for name, values in whole.items()}
+            whole = begin(whole, 1)
         rows.append(whole)
     return rows
 
@@ -185,13 +189,13 @@ def build(what: str, seed: int, folder: Path) -> None:
     from stages.lib import models, training
 
     models.quiet()
-    source = models.find("embedded/smollm2-135m", None)
+    source = models.find(PLAIN, None)
     tokenizer = models.load_tokenizer(source)
     if what == "guard":
         tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")
     rows = chat_rows(tokenizer) if what == "chat" else guard_rows(tokenizer)
     settings = (CHAT if what == "chat" else GUARD).model_copy(update={"seed": seed})
-    model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, "embedded/smollm2-135m", None)
+    model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, PLAIN, None)
     steps = training.train(model, rows, settings, bf16=True)
     print(f"{what}: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}")
     # half the bytes in git, for a rounding far below that of the 4-bit weights it runs with
