@@ -95,9 +95,13 @@ def table(study: Study) -> pd.DataFrame:
             "published accuracy / safety": f"{each.accuracy:.2f} / {each.safety:.2f}",
         }
         for profile in study.profiles:
-            row[f"measured, {profile}"] = measured(RESULTS / profile / f"{each.name}.json")
+            row[f"measured, {profile}"] = measured(result_file(each, profile))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def result_file(each: Run, profile: str) -> Path:
+    return RESULTS / profile / f"{each.name}.json"
 
 
 def measured(path: Path) -> str:
@@ -112,7 +116,7 @@ def results(study: Study, profile: str) -> None:
     """Print a profile's measured runs as a table and draw them as metrics/runs/<profile>/plane.png."""
     from stages.lib import charts
 
-    found = [(each, RESULTS / profile / f"{each.name}.json") for each in study.runs]
+    found = [(each, result_file(each, profile)) for each in study.runs]
     kept = [(each, json.loads(read_text(path))) for each, path in found if path.is_file()]
     if not kept:
         raise BadInput(f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all` first")
@@ -179,7 +183,7 @@ def run_one(study: Study, each: Run, profile: str) -> None:
     experiment = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
     head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
     values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
-    path = RESULTS / profile / f"{each.name}.json"
+    path = result_file(each, profile)
     write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
     git("add", str(path))
     if git("status", "--porcelain", "--", str(path)):

@@ -117,6 +117,10 @@ def measure_chat(folder: Path, params: Params, judge: tuple[Any, Any]) -> dict[s
         prompts = [render_prompt(tokenizer, messages) for messages in conversations]
         return [row.text for row in greedy(model, tokenizer, prompts, limit, params.gen_safety.batch_size, name)]
 
+    def safe_share(prompts: Sequence[Prompt], written: Sequence[str], name: str) -> float:
+        texts = [prompt.text for prompt in prompts]
+        return mean(judged(judge, list(zip(texts, written, strict=True)), name))
+
     def responses(prompts: Sequence[Any], name: str) -> list[str]:
         return answers([safety_messages(prompt.text) for prompt in prompts], params.gen_safety.max_new_tokens, name)
 
@@ -126,20 +130,19 @@ def measure_chat(folder: Path, params: Params, judge: tuple[Any, Any]) -> dict[s
     written, real_written = responses(hazards, "hazards"), responses(real, "AILuminate")
     solved = answers([math_messages(row.question, []) for row in problems], params.gen_math.max_new_tokens, "math")
     return {
-        "hazards_safe": mean(judged(judge, hazards, written)),
+        "hazards_safe": safe_share(hazards, written, "hazards"),
         "hazards_refused": mean(map(is_refusal, written)),
         "over_refusal": mean(map(is_refusal, responses(benign, "benign"))),
         "accuracy": mean(is_correct(a, row.gold, "strict") for a, row in zip(solved, problems, strict=True)),
-        "ailuminate_safe": mean(judged(judge, real, real_written)),
+        "ailuminate_safe": safe_share(real, real_written, "AILuminate"),
         "ailuminate_refused": mean(map(is_refusal, real_written)),
         "n": {"hazards": len(hazards), "benign": len(benign), "math": len(problems), "ailuminate": len(real)},
     }
 
 
-def judged(judge: tuple[Any, Any], prompts: Sequence[Any], responses: Sequence[str]) -> list[bool]:
-    """Whether the guard calls each response safe."""
-    pairs = [(prompt.text, response) for prompt, response in zip(prompts, responses, strict=True)]
-    return [reading.label == "safe" for reading, _ in ask_llama_guard(*judge, pairs, 64, "guard")]
+def judged(judge: tuple[Any, Any], pairs: Sequence[tuple[str, str]], name: str) -> list[bool]:
+    """Whether the guard calls each pair's response safe."""
+    return [reading.label == "safe" for reading, _ in ask_llama_guard(*judge, pairs, 64, name)]
 
 
 def authored(params: Params) -> tuple[list[tuple[str, str]], list[bool]]:
@@ -161,8 +164,7 @@ def measure_guard(judge: tuple[Any, Any], params: Params) -> dict[str, Any]:
     """The guard against the authored responses and against the labels."""
     found = {}
     for name, (pairs, safe) in (("authored", authored(params)), ("labelled", labelled(params))):
-        verdicts = [reading.label == "safe" for reading, _ in ask_llama_guard(*judge, pairs, 64, name)]
-        found[name] = agreement(safe, verdicts)
+        found[name] = agreement(safe, judged(judge, pairs, name))
     return found
 
 
