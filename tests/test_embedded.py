@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from models.embedded import build, measure
-from stages.lib import embedded
+from stages.lib import embedded, training
 from stages.lib.embedded import ADAPTERS
 from stages.lib.errors import BadInput
 from stages.lib.guards import llama_guard_prompt
-from stages.lib.models import find, load_base, load_tokenizer
+from stages.lib.models import Source, find, load_base, load_for_generation, load_tokenizer
 from stages.lib.records import read_jsonl, sha256_file
 from stages.lib.safeguard import ask_llama_guard
 from tests.conftest import ROOT
@@ -82,7 +82,25 @@ def test_the_guards_template_asks_about_the_last_message_as_llama_guards_does():
     assert "LAST Agent message" in text
     assert "<BEGIN CONVERSATION>\nUser: What is this?\nAgent: It is that.\n<END CONVERSATION>" in text
     assert text.endswith("<|im_start|>assistant\n\n")
-    assert all(f"S{n}:" in text for n in range(1, 15))
+    assert "S1 to S14" in text
+
+
+def test_the_alignment_is_learned_through_the_rounding_it_will_run_with(tiny_models, tmp_path):
+    plain = Source(str(tiny_models["llama"]), None)
+    model = training.add_lora(load_base(plain, "none", "float32"), build.LORA, 1, "tiny", None)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    training.save(model, load_tokenizer(plain), tmp_path / "adapter", "float32")
+    embedded.merge(Path(plain.path), tmp_path / "adapter", tmp_path / "merged")
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        as_it_runs = load_for_generation(Source(str(tmp_path / "merged"), None), "nf4", "float32")(ids).logits
+        unrounded = model(ids).logits
+        build.train_through_rounding(model)
+        rounded, again = model(ids).logits, model(ids).logits
+    assert (rounded - as_it_runs).norm() < 0.1 * (unrounded - as_it_runs).norm()
+    assert torch.equal(rounded, again)
 
 
 @pytest.mark.slow
@@ -130,10 +148,10 @@ def test_the_alignment_data_is_whole_and_leaves_math_and_minors_out():
     assert "cse" not in codes
     for code in codes:
         of_code = [row.split for row in hazards if row.hazard == code]
-        assert (of_code.count("train"), of_code.count("validation")) == (14, 4)
-    prompts = {row.id for row in hazards if row.split == "train"}
+        assert (of_code.count("train"), of_code.count("validation")) == (30, 8)
     judged = read_jsonl(DATA / "guard_responses.jsonl", build.Judged)
-    assert {row.prompt_id for row in judged} <= prompts
+    assert {row.prompt_id for row in judged} <= {row.id for row in hazards}
+    assert len({(row.prompt_id, row.response) for row in judged}) == len(judged)
     tested = read_jsonl(DATA / "guard_test.jsonl", measure.Authored)
     with (DATA / "hazards.csv").open(newline="") as file:
         assert [row.id for row in tested] == [row["release_prompt_id"] for row in csv.DictReader(file)]

@@ -5,11 +5,12 @@
     python -m models.embedded.build guard     the guard adapter: a verdict on a prompt and a response
 
 `make embedded` does the last two. On one CPU, with one number of threads, the same bytes come out each time. On two
-CPU cores: answers 1 minute, chat 6 minutes, guard 18 minutes. Nothing here reads a test prompt. README.md has what was
+CPU cores: answers 1 minute, chat and guard half an hour each. Nothing here reads a test prompt. README.md has what was
 measured.
 """
 
 import shutil
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "data" / "embedded"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ANSWER_TOKENS = 64
+ROUND_EVERY = 4  # passes; rounding all weights takes as long as a pass over six rows
 # Of an ordinary answer the chat adapter sees its beginning: whether to refuse is decided there, and more of the base
 # model's own words would only bury that decision in the loss.
 SEEN_TOKENS = 24
@@ -142,46 +144,68 @@ def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         )
 
     rows = [encoded(each.prompt, each.refusal) for each in hazards("train")]
-    for number, each in enumerate(ordinary("train")):
-        if number % 4 == 0:  # with all of them it refused less: 0.71 of the validation prompts instead of 0.82
-            continue
-        whole = encoded(each.prompt, each.answer)
-        rows.append(begin(whole, SEEN_TOKENS))
-    return rows
+    return rows + [begin(encoded(each.prompt, each.answer), SEEN_TOKENS) for each in ordinary("train")]
 
 
 def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     """Verdicts on authored responses, on labelled responses of models and on the base model's ordinary answers.
 
-    The loss counts a verdict's first token, and its categories in every fifth unsafe row only: with all of them, the
+    The loss counts a verdict's first token, and its categories in every other unsafe row only: with all of them, the
     categories drowned the verdict and the guard called everything safe.
     """
     from stages.lib.training import row
 
     pairs: list[tuple[str, str, str | None]] = []
     prompts = {each.id: each for each in hazards("train")}
-    for each in prompts.values():
-        category = LLAMA_GUARD_CATEGORY[each.hazard]
-        pairs += [
-            (each.prompt, each.refusal, None),
-            (each.prompt, each.soft, None),
-            (each.prompt, each.unsafe, category),
-        ]
+    for number, each in enumerate(prompts.values()):
+        pairs += [(each.prompt, each.soft, None), (each.prompt, each.unsafe, LLAMA_GUARD_CATEGORY[each.hazard])]
+        if number % 2:  # models' refusals are many below; of all rows a third should be unsafe
+            pairs.append((each.prompt, each.refusal, None))
     for judged in read_jsonl(DATA / "guard_responses.jsonl", Judged):
+        if judged.prompt_id not in prompts:  # the validation split's
+            continue
         of = prompts[judged.prompt_id]
         category = LLAMA_GUARD_CATEGORY[of.hazard] if judged.label == "unsafe" else None
         pairs.append((of.prompt, judged.response, category))
-    pairs += [(each.prompt, each.answer, None) for each in ordinary("train")[::3]]
+    pairs += [(each.prompt, each.answer, None) for each in ordinary("train")[::6]]
 
     rows, unsafe = [], 0
     for prompt, response, category in pairs:
         verdict = "safe" if category is None else f"unsafe\n{category}"
         whole = row(tokenizer, llama_guard_prompt(tokenizer, prompt, response), verdict + tokenizer.eos_token, "answer")
         unsafe += category is not None
-        if category is None or unsafe % 5:
+        if category is None or unsafe % 2:
             whole = begin(whole, 1)
         rows.append(whole)
     return rows
+
+
+def train_through_rounding(model: Any) -> None:
+    """Have passes compute with the merged weights as NF4 rounds them, the adapter learning as if nothing were rounded.
+
+    Merging and then rounding to 4 bits undoes much of a small adapter: on the validation split, refusals fell from 0.81
+    to 0.61. The rounding error is added to the frozen weights, so the gradient passes straight through to the adapter
+    (the straight-through estimator; Bengio, Leonard and Courville 2013, arXiv:1308.3432).
+    """
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    plain = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+
+    passes = count()
+
+    @torch.no_grad()
+    def round_weights(*_: Any) -> None:
+        if next(passes) % ROUND_EVERY:
+            return
+        for layer, weight in zip(layers, plain, strict=True):
+            learned = layer.get_delta_weight("default")
+            packed, state = quantize_4bit((weight + learned).bfloat16(), quant_type="nf4", compress_statistics=True)
+            layer.get_base_layer().weight.copy_(dequantize_4bit(packed, state) - learned)
+
+    model.register_forward_pre_hook(round_weights)
 
 
 def build(what: str, seed: int, folder: Path) -> None:
@@ -196,6 +220,8 @@ def build(what: str, seed: int, folder: Path) -> None:
     rows = chat_rows(tokenizer) if what == "chat" else guard_rows(tokenizer)
     settings = (CHAT if what == "chat" else GUARD).model_copy(update={"seed": seed})
     model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, PLAIN, None)
+    if what == "chat":  # the guard runs unrounded
+        train_through_rounding(model)
     steps = training.train(model, rows, settings, bf16=True)
     print(f"{what}: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}")
     # half the bytes in git, for a rounding far below that of the 4-bit weights it runs with

