@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "data" / "embedded"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ANSWER_TOKENS = 64
-ROUND_EVERY = 4  # passes; rounding all weights takes as long as a pass over six rows
+ROUND_EVERY = 4  # passes; rounding all weights takes two thirds of the time of a pass over 16 rows
 # Of an ordinary answer the chat adapter sees its beginning: whether to refuse is decided there, and more of the base
 # model's own words would only bury that decision in the loss.
 SEEN_TOKENS = 24
@@ -193,7 +193,6 @@ def train_through_rounding(model: Any) -> None:
 
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     plain = [layer.get_base_layer().weight.detach().clone() for layer in layers]
-
     passes = count()
 
     @torch.no_grad()

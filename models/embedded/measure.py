@@ -5,8 +5,8 @@
 Builds each adapter anew for every seed but the committed one, in a temporary folder, and writes measurements.json and
 the table in README.md here. The chat model is measured as params.yaml runs it (4-bit weights, its token limits) and
 judged by the committed guard; the guard on authored responses to test prompts, and on labels.jsonl: responses to
-AILuminate prompts, labelled by reading them. Five minutes on two CPU cores for the
-committed seed, half an hour for each other.
+AILuminate prompts, labelled by reading them. Three minutes on two CPU cores for the committed seed, an hour for each
+other.
 """
 
 import json
