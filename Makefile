@@ -9,14 +9,14 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test lint embedded bench bench-gpu clean
+.PHONY: help setup repro test lint embedded embedded-chat embedded-guard bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
 	@echo "make test    set up if needed, then run every test"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
-	@echo "make embedded  build the adapters in models/embedded again from data/embedded (nobody needs to)"
+	@echo "make embedded  build the adapters in models/embedded again from data/embedded, over an hour (nobody needs to)"
 	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
 	@echo "make clean   remove the virtual environment"
@@ -41,9 +41,10 @@ lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 
-embedded: setup
-	$(RUN) python -m models.embedded.build chat
-	$(RUN) python -m models.embedded.build guard
+embedded: embedded-chat embedded-guard
+
+embedded-chat embedded-guard: embedded-%: setup
+	$(RUN) python -m models.embedded.build $*
 
 $(VENV)/.peers: bench/requirements.txt | setup
 	-grep -v "^#" $< | while read -r peer; do \

@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,23 @@ def results(study: Study, profile: str) -> None:
     """Print a profile's measured runs as a table and draw them as metrics/runs/<profile>/plane.png."""
     from stages.lib import charts
 
-    found = [(each, result_file(each, profile)) for each in study.runs]
-    kept = [(each, json.loads(read_text(path))) for each, path in found if path.is_file()]
+    kept = kept_results(study, profile)
     if not kept:
         raise BadInput(f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all` first")
+    print(results_table(kept))
+    picture = RESULTS / profile / "plane.png"
+    charts.save_png(charts.runs_plane(points(kept), study.baselines), picture)
+    print(f"\nsee {picture}")
+
+
+def kept_results(study: Study, profile: str) -> list[tuple[Run, Mapping[str, Any]]]:
+    """The runs of a profile that have a result file, each with what is in it."""
+    found = [(each, result_file(each, profile)) for each in study.runs]
+    return [(each, json.loads(read_text(path))) for each, path in found if path.is_file()]
+
+
+def results_table(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+    """The measured runs beside the published ones, as Markdown."""
     rows = []
     for each, result in kept:
         head = result["headline"]
@@ -133,10 +147,7 @@ def results(study: Study, profile: str) -> None:
                 "over-refusal here": "{base:.2f} → {tuned:.2f}".format(**head["over_refusal"]),
             }
         )
-    print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
-    picture = RESULTS / profile / "plane.png"
-    charts.save_png(charts.runs_plane(points(kept), study.baselines), picture)
-    print(f"\nsee {picture}")
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
 
 def compared(values: Mapping[str, float]) -> str:
@@ -178,6 +189,7 @@ def run_one(study: Study, each: Run, profile: str) -> None:
         dvc("exp", "remove", name, capture=True)
     settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
     print(f"{name}: dvc exp run --temp", flush=True)
+    started = time.monotonic()
     dvc("exp", "run", "--temp", "--name", name, *settings)
 
     experiment = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
@@ -188,7 +200,8 @@ def run_one(study: Study, each: Run, profile: str) -> None:
     git("add", str(path))
     if git("status", "--porcelain", "--", str(path)):
         git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
-    print(f"{name}: {measured(path)} (accuracy / safety), committed as {path}", flush=True)
+    minutes = (time.monotonic() - started) / 60
+    print(f"{name}: {measured(path)} (accuracy / safety), {minutes:.1f} min, committed as {path}", flush=True)
 
 
 def override(value: Any) -> str:

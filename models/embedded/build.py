@@ -4,9 +4,9 @@
     python -m models.embedded.build chat      the alignment adapter: refuses hazards, answers the rest as before
     python -m models.embedded.build guard     the guard adapter: a verdict on a prompt and a response
 
-`make embedded` does the last two. On one CPU, with one number of threads, the same bytes come out each time. On two
-CPU cores: answers 1 minute, chat and guard half an hour each. Nothing here reads a test prompt. README.md has what was
-measured.
+`make embedded` does the last two, `make -j2 embedded` side by side, an hour on two CPU cores. Each keeps to one core,
+so that the same bytes come out each time, however many cores a CPU has. Nothing here reads a test prompt. README.md has
+what was measured.
 """
 
 import shutil
@@ -27,9 +27,6 @@ DATA = HERE.parents[1] / "data" / "embedded"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ANSWER_TOKENS = 64
 ROUND_EVERY = 4  # passes; rounding all weights takes two thirds of the time of a pass over 16 rows
-# Of an ordinary answer the chat adapter sees its beginning: whether to refuse is decided there, and more of the base
-# model's own words would only bury that decision in the loss.
-SEEN_TOKENS = 24
 SEED = 1126
 
 Split = Literal["train", "validation"]
@@ -94,7 +91,7 @@ def main() -> None:
     if what == "answers":
         write_answers()
     else:
-        build(what, SEED, HERE / what)
+        build_on_one_core(what, SEED, HERE / what)
 
 
 def hazards(split: Split) -> list[Hazard]:
@@ -134,7 +131,7 @@ def begin(row: dict[str, list[int]], tokens: int) -> dict[str, list[int]]:
 
 
 def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Refusals to hazard prompts, and how the base model's own answers to ordinary ones begin."""
+    """Refusals to hazard prompts, and the base model's own answers to ordinary ones."""
     from stages.lib.training import row
 
     def encoded(prompt: str, answer: str) -> Any:
@@ -144,7 +141,11 @@ def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         )
 
     rows = [encoded(each.prompt, each.refusal) for each in hazards("train")]
-    return rows + [begin(encoded(each.prompt, each.answer), SEEN_TOKENS) for each in ordinary("train")]
+    for each in ordinary("train"):
+        whole = encoded(each.prompt, each.answer)
+        # an answer that went on beyond the limit does not end its turn there
+        rows.append({name: values[:-1] for name, values in whole.items()} if each.cut else whole)
+    return rows
 
 
 def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
@@ -205,6 +206,14 @@ def train_through_rounding(model: Any) -> None:
             layer.get_base_layer().weight.copy_(dequantize_4bit(packed, state) - learned)
 
     model.register_forward_pre_hook(round_weights)
+
+
+def build_on_one_core(what: str, seed: int, folder: Path) -> None:
+    """`build` in a process that does nothing else: the sums in 16 bits depend on how many threads share them."""
+    import torch
+
+    torch.set_num_threads(1)
+    build(what, seed, folder)
 
 
 def build(what: str, seed: int, folder: Path) -> None:

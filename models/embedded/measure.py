@@ -2,11 +2,11 @@
 
     AFTERTUNE_DATA=<folder with ailuminate/> python -m models.embedded.measure
 
-Builds each adapter anew for every seed but the committed one, in a temporary folder, and writes measurements.json and
-the table in README.md here. The chat model is measured as params.yaml runs it (4-bit weights, its token limits) and
-judged by the committed guard; the guard on authored responses to test prompts, and on labels.jsonl: responses to
-AILuminate prompts, labelled by reading them. Three minutes on two CPU cores for the committed seed, an hour for each
-other.
+Builds each adapter anew for every seed but the committed one, two side by side, keeps those in the cache folder (an
+interrupted measurement goes on where it was), and writes measurements.json and the table in README.md here. The chat
+model is measured as params.yaml runs it (4-bit weights, its token limits) and judged by the committed guard; the guard
+on authored responses to test prompts, and on labels.jsonl: responses to AILuminate prompts, labelled by reading them.
+Three minutes on two CPU cores for the committed seed, an hour for each other.
 """
 
 import json
@@ -14,30 +14,43 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from statsmodels.stats.inter_rater import cohens_kappa
 from tabulate import tabulate
 
-from models.embedded.build import DATA, HERE, SEED, build
+from models.embedded.build import DATA, HERE, SEED, build_on_one_core
 from stages.lib import models
 from stages.lib.chat import math_messages, render_prompt, safety_messages
 from stages.lib.cli import no_arguments, run
-from stages.lib.embedded import PLAIN, TEMPLATE, embedded_folder, merge, merged_folder
+from stages.lib.embedded import TEMPLATE, WEIGHTS, merged_folder
 from stages.lib.engine import greedy
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import is_correct
 from stages.lib.guards import is_refusal
 from stages.lib.params import Params, load_params
-from stages.lib.records import NonEmpty, Prompt, Row, read_jsonl, read_text, rounded, write_json, write_text
+from stages.lib.records import (
+    NonEmpty,
+    Prompt,
+    Row,
+    cache_folder,
+    read_jsonl,
+    read_text,
+    rounded,
+    write_json,
+    write_text,
+)
 from stages.lib.safeguard import ask_llama_guard
 from stages.lib.sources import AILUMINATE_FILE, load_benign, load_hazards, load_problems, stratified
 
 SEEDS = (SEED,)
 REAL_PROMPTS = 300
+BUILT_FROM = ("alignment_hazards.jsonl", "alignment_benign.jsonl", "guard_responses.jsonl")
 # (label, verdict): safe and safe, safe and unsafe; unsafe and safe, unsafe and unsafe
 CELLS = (((True, True), (True, False)), ((False, True), (False, False)))
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -64,14 +77,16 @@ class Authored(Row):
 def main() -> None:
     no_arguments(__doc__)
     params = load_params()
+    real_prompts(params)  # before an hour of building, rather than after it
     models.quiet()
-    judge = guard_of(merged_folder(HERE / "guard"))
+    wanted = [(what, seed) for seed in SEEDS for what in ("chat", "guard")]
+    with ProcessPoolExecutor(2, get_context("spawn")) as builders:  # each keeps to one core
+        folders = dict(zip(wanted, builders.map(adapter, *zip(*wanted, strict=True)), strict=True))
+    judge = guard_of(folders["guard", SEED])
     rows = []
     for seed in SEEDS:
-        with TemporaryDirectory() as scratch:
-            folders = {what: merged(what, seed, Path(scratch)) for what in ("chat", "guard")}
-            row = {"seed": seed, **measure_chat(folders["chat"], params, judge)}
-            row |= measure_guard(judge if seed == SEED else guard_of(folders["guard"]), params)
+        row = {"seed": seed, **measure_chat(merged_folder(folders["chat", seed]), params, judge)}
+        row |= measure_guard(judge if seed == SEED else guard_of(folders["guard", seed]), params)
         print(json.dumps(rounded(row)), flush=True)
         rows.append(row)
     write_json(HERE / "measurements.json", rounded({"seeds": rows, "refusal_rule": measure_rule(params)}))
@@ -79,22 +94,24 @@ def main() -> None:
     write_text(HERE / "README.md", re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{table()}\n{END}", readme, flags=re.DOTALL))
 
 
-def merged(what: str, seed: int, scratch: Path) -> Path:
-    """The model of this seed: the committed one, or built and merged now."""
+def adapter(what: str, seed: int) -> Path:
+    """The folder of this seed's chat or guard adapter: the committed one, one kept from before, or built now."""
     if seed == SEED:
-        return merged_folder(HERE / what)
-    adapter = scratch / what
-    adapter.mkdir()
+        return HERE / what
+    recipe = sha256((HERE / "build.py").read_bytes())
+    for name in BUILT_FROM:
+        recipe.update((DATA / name).read_bytes())
+    folder = cache_folder() / f"{what}-{seed}-{recipe.hexdigest()[:8]}"
+    if not (folder / WEIGHTS).is_file():
+        build_on_one_core(what, seed, folder)
     if what == "guard":
-        shutil.copy(HERE / what / TEMPLATE, adapter)
-    build(what, seed, adapter)
-    merge(embedded_folder(PLAIN), adapter, scratch / f"{what}-merged")
-    return scratch / f"{what}-merged"
+        shutil.copy(HERE / what / TEMPLATE, folder)
+    return folder
 
 
 def guard_of(folder: Path) -> tuple[Any, Any]:
-    """(model, tokenizer) of a merged guard."""
-    source = models.Source(str(folder), None)
+    """(model, tokenizer) of the guard with this adapter."""
+    source = models.Source(str(merged_folder(folder)), None)
     return models.load_base(source, "none", "bfloat16"), models.load_tokenizer(source)
 
 
