@@ -24,6 +24,8 @@ from stages.lib.records import NonEmpty, Row, read_jsonl, write_jsonl
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "data" / "embedded"
+HAZARDS, ORDINARY = DATA / "alignment_hazards.jsonl", DATA / "alignment_benign.jsonl"
+RESPONSES = DATA / "guard_responses.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ANSWER_TOKENS = 64
 ROUND_EVERY = 4  # passes; rounding all weights takes two thirds of the time of a pass over 16 rows
@@ -95,11 +97,11 @@ def main() -> None:
 
 
 def hazards(split: Split) -> list[Hazard]:
-    return [row for row in read_jsonl(DATA / "alignment_hazards.jsonl", Hazard) if row.split == split]
+    return [row for row in read_jsonl(HAZARDS, Hazard) if row.split == split]
 
 
 def ordinary(split: Split) -> list[Ordinary]:
-    return [row for row in read_jsonl(DATA / "alignment_benign.jsonl", Ordinary) if row.split == split]
+    return [row for row in read_jsonl(ORDINARY, Ordinary) if row.split == split]
 
 
 def write_answers() -> None:
@@ -107,14 +109,13 @@ def write_answers() -> None:
     from stages.lib.engine import greedy
     from stages.lib.models import find, load_base, load_tokenizer
 
-    path = DATA / "alignment_benign.jsonl"
-    rows = read_jsonl(path, Ordinary)
+    rows = read_jsonl(ORDINARY, Ordinary)
     source = find(PLAIN, None)
     tokenizer = load_tokenizer(source)
     prompts = [render_prompt(tokenizer, safety_messages(row.prompt)) for row in rows]
     written = greedy(load_base(source, "none", "bfloat16"), tokenizer, prompts, ANSWER_TOKENS, 64, "answers")
     write_jsonl(
-        path,
+        ORDINARY,
         [
             row.model_copy(update={"answer": answer.text, "cut": answer.finish == "length"})
             for row, answer in zip(rows, written, strict=True)
@@ -162,7 +163,7 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         pairs += [(each.prompt, each.soft, None), (each.prompt, each.unsafe, LLAMA_GUARD_CATEGORY[each.hazard])]
         if number % 2:  # models' refusals are many below; of all rows a third should be unsafe
             pairs.append((each.prompt, each.refusal, None))
-    for judged in read_jsonl(DATA / "guard_responses.jsonl", Judged):
+    for judged in read_jsonl(RESPONSES, Judged):
         if judged.prompt_id not in prompts:  # the validation split's
             continue
         of = prompts[judged.prompt_id]

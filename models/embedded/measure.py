@@ -15,7 +15,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -24,11 +23,11 @@ from typing import Any, Literal
 from statsmodels.stats.inter_rater import cohens_kappa
 from tabulate import tabulate
 
-from models.embedded.build import DATA, HERE, SEED, build_on_one_core
+from models.embedded.build import DATA, HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
 from stages.lib import models
 from stages.lib.chat import math_messages, render_prompt, safety_messages
 from stages.lib.cli import no_arguments, run
-from stages.lib.embedded import TEMPLATE, WEIGHTS, merged_folder
+from stages.lib.embedded import SETTINGS, TEMPLATE, merged_folder
 from stages.lib.engine import greedy
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import is_correct
@@ -42,6 +41,8 @@ from stages.lib.records import (
     read_jsonl,
     read_text,
     rounded,
+    sha256_file,
+    sha256_text,
     write_json,
     write_text,
 )
@@ -50,7 +51,7 @@ from stages.lib.sources import AILUMINATE_FILE, load_benign, load_hazards, load_
 
 SEEDS = (SEED,)
 REAL_PROMPTS = 300
-BUILT_FROM = ("alignment_hazards.jsonl", "alignment_benign.jsonl", "guard_responses.jsonl")
+BUILT_FROM = (HERE / "build.py", HERE / "guard" / TEMPLATE, HAZARDS, ORDINARY, RESPONSES)
 # (label, verdict): safe and safe, safe and unsafe; unsafe and safe, unsafe and unsafe
 CELLS = (((True, True), (True, False)), ((False, True), (False, False)))
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -98,11 +99,9 @@ def adapter(what: str, seed: int) -> Path:
     """The folder of this seed's chat or guard adapter: the committed one, one kept from before, or built now."""
     if seed == SEED:
         return HERE / what
-    recipe = sha256((HERE / "build.py").read_bytes())
-    for name in BUILT_FROM:
-        recipe.update((DATA / name).read_bytes())
-    folder = cache_folder() / f"{what}-{seed}-{recipe.hexdigest()[:8]}"
-    if not (folder / WEIGHTS).is_file():
+    recipe = sha256_text("".join(map(sha256_file, BUILT_FROM)))
+    folder = cache_folder() / f"{what}-{seed}-{recipe[:8]}"
+    if not (folder / SETTINGS).is_file():  # written last
         build_on_one_core(what, seed, folder)
     if what == "guard":
         shutil.copy(HERE / what / TEMPLATE, folder)
