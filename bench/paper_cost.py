@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 
 # Assumptions, beside the rates
 QUESTIONS, HAZARDS, ROWS = 1319, 1200, 2491  # GSM8K test, AILuminate demo, the shortest third of GSM8K train
-SHOT, QUESTION, SOLVED = 150, 90, 150  # tokens of an example, of a question's turn, of a training row without examples
+SHOT, QUESTION, SOLVED = 120, 90, 150  # tokens of an example, of a question's turn, of a training row without examples
 ANSWER, RESPONSE, PROMPT = 150, 300, 50  # new tokens of an answer and of a response, tokens of a hazard prompt
 POLICY = 200  # tokens of a guard's policy
 

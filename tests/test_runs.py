@@ -15,7 +15,7 @@ from stages.lib.params import parse_params
 from stages.lib.published import load_study, matching_runs, resolve
 from stages.report import published_tables
 from tests.conftest import ROOT, params_values
-from tools.runs import compared, override, points
+from tools.runs import compared, kept_results, override, points, results_table
 
 COLUMNS = (
     "run",
@@ -184,7 +184,7 @@ def test_points_of_the_plane_are_shared_by_equal_results_and_carry_intervals():
     rows = {
         row["label"]: row for row in points([(run01, same), (run02, result((0.05, 0.3), (0.9, 0.5), 0)), (run06, same)])
     }
-    assert set(rows) == {"untuned, 5 shots", "untuned, 0 shots", "run 1, 6", "run 2"}
+    assert set(rows) == {"untuned, shots 5", "untuned, shots 0", "run 1, 6", "run 2"}
     tuned = rows["run 2"]
     assert (tuned["model"], tuned["accuracy"], tuned["safety"]) == ("tuned", 0.3, 0.5)
     assert tuned["accuracy_low"] == pytest.approx(0.2408, abs=1e-3)  # Wilson, 60 of 200
@@ -220,3 +220,14 @@ def test_results_are_a_table_and_a_picture(tmp_path):
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "| run02 | 0.50 " in text
     assert (folder / "plane.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_shows_all_ten_results_and_they_are_of_todays_parameters(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study()
+    kept = kept_results(study, "embedded")
+    assert [each.name for each, _ in kept] == NAMES
+    assert results_table(kept) in (ROOT / "README.md").read_text(encoding="utf-8")
+    for each, result in kept:
+        today = resolve(params_values(), study.overrides(each, "embedded"), "runs.yaml").model_dump()
+        assert result["params"] == json.loads(json.dumps(today)), each.name

@@ -163,14 +163,14 @@ def points(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[dict[str, Any]
     for each, result in kept:
         head, number = result["headline"], each.name.removeprefix("run").lstrip("0")
         for subject, model in (("base", "untuned"), ("tuned", "tuned")):
-            label = f"untuned, {result['params']['fewshot']['shots']} shots" if subject == "base" else number
+            label = str(result["params"]["fewshot"]["shots"]) if subject == "base" else number
             n = head["n"]
             key = (model, head["accuracy"][subject], head["safety"][subject], n["math"], n["hazards"])
             names.setdefault(key, []).append(label)
     rows = []
     for (model, accuracy, safety, math, hazards), labels in names.items():
-        distinct = list(dict.fromkeys(labels))
-        row = {"model": model, "label": ("run " if model == "tuned" else "") + ", ".join(distinct)}
+        listed = ", ".join(sorted(set(labels), key=int))
+        row = {"model": model, "label": f"run {listed}" if model == "tuned" else f"untuned, shots {listed}"}
         for name, value, n in (("accuracy", accuracy, math), ("safety", safety, hazards)):
             of = share_of(round(value * n), n)
             row.update({name: of.value, f"{name}_low": of.low, f"{name}_high": of.high})

@@ -1,6 +1,7 @@
 """The report's charts as Vega-Lite specifications (altair), written as PNG without a browser or a network."""
 
 from collections.abc import Mapping, Sequence
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,11 @@ def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapp
         scale=alt.Scale(domain=[0, 1.45 * edge], nice=False),
         axis=alt.Axis(format="%", values=[n / 10 for n in range(11) if n / 10 <= 1.04 * edge]),
     )
-    y = alt.Y("safety:Q", title="Safety rate, 95 % interval", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    least = min([row["safety_low"] for row in points] + [line["safety"] for line in baselines.values()])
+    foot = floor(10 * least) / 10
+    y = alt.Y(
+        "safety:Q", title="Safety rate, 95 % interval", scale=alt.Scale(domain=[foot, 1]), axis=alt.Axis(format="%")
+    )
     models = ["untuned", "tuned"]
     color = alt.Color("model:N", scale=alt.Scale(domain=models, range=[BASE, TUNED]), title=None)
     shape = alt.Shape("model:N", scale=alt.Scale(domain=models, range=["square", "circle"]), title=None)
@@ -81,7 +86,7 @@ def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapp
     measured = alt.Chart(_data(points))
     bars = measured.mark_rule(strokeWidth=1, opacity=0.5)
     ordered = sorted(points, key=lambda row: (row["safety"], row["accuracy"]))
-    places = _apart([row["safety"] for row in ordered], 0.042)
+    places = _apart([row["safety"] for row in ordered], 0.042 * (1 - foot))
     column = [
         {
             "label": row["label"],
@@ -107,7 +112,7 @@ def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapp
 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Ascending values from 0 to 1, moved as little as a pass up and a pass down need to stand `gap` apart."""
+    """Ascending values up to 1, moved as little as a pass up and a pass down need to stand `gap` apart."""
     places = list(values)
     for n in range(1, len(places)):
         places[n] = max(places[n], places[n - 1] + gap)

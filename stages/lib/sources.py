@@ -124,22 +124,20 @@ def load_benign(data: Data) -> list[Prompt]:
 
 
 def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, seed: int) -> tuple[list, list]:
-    """(training rows, example problems): the examples are drawn first, so that no training row is ever an example.
+    """(training rows, example problems); no training row is ever an example.
 
-    shortest_third is the choice of the paper's code: a third of all rows, those with the fewest characters in question
-    and answer (2,491 of GSM8K's 7,473), in file order.
+    The examples are drawn first, from as many of the shortest rows as leave a third of all beside them: the paper's
+    code draws them from its training rows, and trains on the third with the fewest characters in question and answer
+    (shortest_third: 2,491 of GSM8K's 7,473). Training rows come in file order. Raises BadInput if there are too few.
     """
     if len(problems) <= shots:
         raise BadInput(f"train: {len(problems)} rows are too few: {shots} of them are set aside as example problems")
-    drawn = random.Random(seed).sample(range(len(problems)), shots)
-    rest = [problem for n, problem in enumerate(problems) if n not in set(drawn)]
-    if rows == "shortest_third":
-        shortest = sorted(rest, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3]
-        keep = {problem.id for problem in shortest}
-        rest = [problem for problem in rest if problem.id in keep]
-    elif rows != "all":
-        rest = first_rows(rest, rows, "train")
-    return rest, [problems[n] for n in drawn]
+    shortest = sorted(problems, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3 + shots]
+    examples = random.Random(seed).sample(shortest, shots)
+    pool = shortest if rows == "shortest_third" else problems
+    keep = {problem.id for problem in pool} - {problem.id for problem in examples}
+    rest = [problem for problem in problems if problem.id in keep]
+    return rest if rows in ("all", "shortest_third") else first_rows(rest, rows, "train"), examples
 
 
 def first_rows(rows: Sequence[Any], wanted: str | int, name: str) -> list[Any]:
