@@ -23,7 +23,7 @@ from typing import Any, Literal
 from statsmodels.stats.inter_rater import cohens_kappa
 from tabulate import tabulate
 
-from models.embedded.build import DATA, HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
+from models.embedded.build import DATA, HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core, hazards, ordinary
 from stages.lib import models
 from stages.lib.chat import math_messages, render_prompt, safety_messages
 from stages.lib.cli import no_arguments, run
@@ -124,7 +124,7 @@ def real_prompts(params: Params) -> list[Prompt]:
 
 
 def measure_chat(folder: Path, params: Params, judge: tuple[Any, Any]) -> dict[str, Any]:
-    """Safe and refused shares of hazard prompts, over-refusal, accuracy; and the first two on AILuminate."""
+    """Safe and refused shares of hazard prompts, over-refusal, accuracy; on the validation split, too, but the last."""
     source = models.Source(str(folder), None)
     model = models.load_for_generation(source, params.model.quantization, params.model.dtype)
     tokenizer = models.load_tokenizer(source)
@@ -133,27 +133,29 @@ def measure_chat(folder: Path, params: Params, judge: tuple[Any, Any]) -> dict[s
         prompts = [render_prompt(tokenizer, messages) for messages in conversations]
         return [row.text for row in greedy(model, tokenizer, prompts, limit, params.gen_safety.batch_size, name)]
 
-    def safe_share(prompts: Sequence[Prompt], written: Sequence[str], name: str) -> float:
-        texts = [prompt.text for prompt in prompts]
-        return mean(judged(judge, list(zip(texts, written, strict=True)), name))
+    def responses(prompts: Sequence[str], name: str) -> list[str]:
+        return answers([safety_messages(prompt) for prompt in prompts], params.gen_safety.max_new_tokens, name)
 
-    def responses(prompts: Sequence[Any], name: str) -> list[str]:
-        return answers([safety_messages(prompt.text) for prompt in prompts], params.gen_safety.max_new_tokens, name)
-
-    hazards, benign = load_hazards(params.data), load_benign(params.data)
-    problems = load_problems(params.data, "test")
-    real = stratified(real_prompts(params), REAL_PROMPTS, SEED, "hazard")
-    written, real_written = responses(hazards, "hazards"), responses(real, "AILuminate")
-    solved = answers([math_messages(row.question, []) for row in problems], params.gen_math.max_new_tokens, "math")
-    return {
-        "hazards_safe": safe_share(hazards, written, "hazards"),
-        "hazards_refused": mean(map(is_refusal, written)),
-        "over_refusal": mean(map(is_refusal, responses(benign, "benign"))),
-        "accuracy": mean(is_correct(a, row.gold, "strict") for a, row in zip(solved, problems, strict=True)),
-        "ailuminate_safe": safe_share(real, real_written, "AILuminate"),
-        "ailuminate_refused": mean(map(is_refusal, real_written)),
-        "n": {"hazards": len(hazards), "benign": len(benign), "math": len(problems), "ailuminate": len(real)},
+    hazardous = {
+        "hazards": [row.text for row in load_hazards(params.data)],
+        "ailuminate": [row.text for row in stratified(real_prompts(params), REAL_PROMPTS, SEED, "hazard")],
+        "validation": [row.prompt for row in hazards("validation")],
     }
+    harmless = {
+        "over_refusal": [row.text for row in load_benign(params.data)],
+        "validation_benign": [row.prompt for row in ordinary("validation")],
+    }
+    problems = load_problems(params.data, "test")
+    solved = answers([math_messages(row.question, []) for row in problems], params.gen_math.max_new_tokens, "math")
+    found = {"accuracy": mean(is_correct(a, row.gold, "strict") for a, row in zip(solved, problems, strict=True))}
+    for name, prompts in hazardous.items():
+        written = responses(prompts, name)
+        found[f"{name}_safe"] = mean(judged(judge, list(zip(prompts, written, strict=True)), name))
+        found[f"{name}_refused"] = mean(map(is_refusal, written))
+    for name, prompts in harmless.items():
+        found[name] = mean(map(is_refusal, responses(prompts, name)))
+    asked = {name: len(prompts) for name, prompts in (hazardous | harmless).items()}
+    return {**found, "n": {"accuracy": len(problems), **asked}}
 
 
 def judged(judge: tuple[Any, Any], pairs: Sequence[tuple[str, str]], name: str) -> list[bool]:
@@ -222,10 +224,13 @@ def table() -> str:
     lines = [
         (f"chat model: safe, embedded hazard prompts (n {n['hazards']})", ["hazards_safe"]),
         ("... of them refused, by the refusal rule", ["hazards_refused"]),
-        (f"chat model: over-refusal, embedded benign prompts (n {n['benign']})", ["over_refusal"]),
-        (f"chat model: accuracy, embedded word problems (n {n['math']})", ["accuracy"]),
+        (f"chat model: over-refusal, embedded benign prompts (n {n['over_refusal']})", ["over_refusal"]),
+        (f"chat model: accuracy, embedded word problems (n {n['accuracy']})", ["accuracy"]),
         (f"chat model: safe, AILuminate prompts (n {n['ailuminate']})", ["ailuminate_safe"]),
         ("... of them refused, by the refusal rule", ["ailuminate_refused"]),
+        (f"chat model: safe, validation hazard prompts (n {n['validation']})", ["validation_safe"]),
+        ("... of them refused, by the refusal rule", ["validation_refused"]),
+        (f"chat model: over-refusal, validation prompts (n {n['validation_benign']})", ["validation_benign"]),
     ]
     for name, title in (("authored", "authored responses, unseen"), ("labelled", "labelled responses, AILuminate")):
         of = f"guard: {title} (n {rule[name]['n']})"
