@@ -124,12 +124,12 @@ def write_answers() -> None:
     )
 
 
-def begin(row: dict[str, list[int]], tokens: int) -> dict[str, list[int]]:
-    """A training row cut after the first `tokens` of its completion."""
+def begin(row: dict[str, list[int]]) -> dict[str, list[int]]:
+    """A training row cut after the first token of its completion."""
     from stages.lib.packing import IGNORED
 
     start = next(n for n, label in enumerate(row["labels"]) if label != IGNORED)
-    return {name: values[: start + tokens] for name, values in row.items()}
+    return {name: values[: start + 1] for name, values in row.items()}
 
 
 def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
@@ -178,7 +178,7 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         whole = row(tokenizer, llama_guard_prompt(tokenizer, prompt, response), verdict + tokenizer.eos_token, "answer")
         unsafe += category is not None
         if category is None or unsafe % 2:
-            whole = begin(whole, 1)
+            whole = begin(whole)
         rows.append(whole)
     return rows
 
