@@ -16,7 +16,7 @@ help:
 	@echo "make test    set up if needed, then run every test"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
-	@echo "make embedded  build the adapters in models/embedded again from data/embedded, over an hour (nobody needs to)"
+	@echo "make embedded  build the adapters in models/embedded again from data/embedded, over an hour, with -j2 most of one (nobody needs to)"
 	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
 	@echo "make clean   remove the virtual environment"

@@ -4,9 +4,9 @@
     python -m models.embedded.build chat      the alignment adapter: refuses hazards, answers the rest as before
     python -m models.embedded.build guard     the guard adapter: a verdict on a prompt and a response
 
-`make embedded` does the last two, `make -j2 embedded` side by side, an hour on two CPU cores. Each keeps to one core,
-so that the same bytes come out each time, however many cores a CPU has. Nothing here reads a test prompt. README.md has
-what was measured.
+`make embedded` does the last two, `make -j2 embedded` side by side, most of an hour on two CPU cores. Each keeps to one
+core, so that the same bytes come out each time, however many cores a CPU has. Nothing here reads a test prompt.
+README.md has what was measured.
 """
 
 import shutil

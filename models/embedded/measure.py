@@ -6,7 +6,7 @@ Builds each adapter anew for every seed but the committed one, two side by side,
 interrupted measurement goes on where it was), and writes measurements.json and the table in README.md here. The chat
 model is measured as params.yaml runs it (4-bit weights, its token limits) and judged by the committed guard; the guard
 on authored responses to test prompts, and on labels.jsonl: responses to AILuminate prompts, labelled by reading them.
-Three minutes on two CPU cores for the committed seed, an hour for each other.
+Three minutes on two CPU cores for the committed seed, most of an hour for each other.
 """
 
 import json
