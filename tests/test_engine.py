@@ -238,7 +238,7 @@ torch.set_num_threads(1)
 source = Source(sys.argv[1], None)
 model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
 prompts = [f"Count to {n}" for n in range(64)]
-wanted = greedy(model, tokenizer, prompts, 4, 64, "enough")
+greedy(model, tokenizer, prompts[:4], 4, 4, "enough")  # few: what it frees is kept, and would count as room
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20, -1))
 model.generation_config.eos_token_id = list(range(model.config.vocab_size))  # every answer is one token long
