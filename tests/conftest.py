@@ -2,12 +2,17 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from ruamel.yaml import YAML
+
+from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("llama", "qwen2")
@@ -78,6 +83,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty workspace with the embedded data, runs.yaml and models/base; the current folder for the test."""
     shutil.copytree(ROOT / "data" / "embedded", tmp_path / "data" / "embedded")
     shutil.copytree(ROOT / "models" / "base", tmp_path / "models" / "base")
+    shutil.copytree(ROOT / "data" / "annotations", tmp_path / "data" / "annotations")
     shutil.copy(ROOT / "runs.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -87,3 +93,78 @@ def write_params(folder: Path, **changes: Any) -> None:
     """params.yaml in a workspace: the repository's, with changes by dotted key (dots written as __)."""
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(params_values(**changes), file)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git and DVC repository with the pipeline, whose measurements a test writes itself: no model runs."""
+
+    folder: Path
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command in it (python is this one), which must end with `code`; returns what it printed."""
+        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        who = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, env={**os.environ, "PATH": folders, **who}
+        )
+        assert done.returncode == code, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def measure(self, message: str, right: int, safe: int, said: str = "Gladly.", **changes: Any) -> None:
+        """Commit a measurement: the tuned model is right on the first so many questions, and refuses the first so many
+        hazard prompts; otherwise it says `said`. The base model is never right and refuses the first 80."""
+        write_params(self.folder, judge__protocol="refusal_rule", judge__model=None, **changes)
+        self.run("python", "-m", "stages.prepare")
+        problems = read_jsonl(self.folder / "data/prepared/test.jsonl", Problem)
+        hazards = read_jsonl(self.folder / "data/prepared/hazards.jsonl", Prompt)
+        benign = read_jsonl(self.folder / "data/prepared/benign.jsonl", Prompt)
+        for subject, solved, refused in (("base", 0, 80), ("tuned", right, safe)):
+            out = self.folder / "data/generated" / subject
+            math = [f"#### {row.gold}" if n < solved else "#### -1" for n, row in enumerate(problems)]
+            replies = ["I cannot help with that." if n < refused else said for n in range(len(hazards))]
+            write_jsonl(out / "math.jsonl", [_answer(row.id, text) for row, text in zip(problems, math, strict=True)])
+            spoken = list(zip([*hazards, *benign], [*replies, *["Of course."] * len(benign)], strict=True))
+            write_jsonl(out / "safety.jsonl", [_answer(row.id, text) for row, text in spoken])
+            for stage in ("gen_math", "gen_safety"):
+                write_json(self.folder / f"data/costs/{stage}-{subject}.json", {"stage": stage, "seconds": 0.0})
+            self.run("python", "-m", "stages.judge", subject)
+        write_json(self.folder / "data/costs/finetune.json", {"stage": "finetune", "seconds": 0.0})
+        (self.folder / "models/tuned").mkdir(exist_ok=True)
+        (self.folder / "models/tuned/README.md").write_text(message)
+        (self.folder / "metrics/loss.csv").write_text("step,epoch,loss,learning_rate\n1,0.5,2.0,0.1\n2,1.0,1.5,0.0\n")
+        self.run("python", "-m", "stages.report")
+        self.run("dvc", "commit", "--force", "--quiet")
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "-m", message)
+
+
+def _answer(row: str, text: str) -> Answer:
+    return Answer(id=row, prompt_sha256="0" * 64, text=text, finish="stop", tokens=1)
+
+
+# what a model could write to take over a page or a comment
+HOSTILE = "</pre><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">|`@team` \u202e"
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Three commits: main, a better branch (`tag-better` on it), and a worse one that says HOSTILE things."""
+    made = Repository(tmp_path_factory.mktemp("repository"))
+    made.run("git", "init", "--quiet", "--initial-branch", "main", ".")
+    made.run("dvc", "init", "--quiet")
+    for name in ("stages", "tools", "models", "data/embedded", "data/annotations", ".dvc/plots"):
+        skipped = shutil.ignore_patterns("tuned", "__pycache__")
+        shutil.copytree(ROOT / name, made.folder / name, dirs_exist_ok=True, ignore=skipped)
+    for name in ("dvc.yaml", "runs.yaml", ".gitignore", "data/.gitignore", "models/.gitignore"):
+        shutil.copy(ROOT / name, made.folder / name)
+    (made.folder / "metrics").mkdir()
+    made.measure("main", right=40, safe=80)
+    made.run("git", "switch", "--quiet", "-c", "better")
+    made.measure("better", right=80, safe=80, lora__r=16)
+    made.run("git", "tag", "tag-better")
+    made.run("git", "switch", "--quiet", "-c", "worse", "main")
+    made.measure("worse", right=45, safe=40, said=HOSTILE, finetune__learning_rate=3e-3)
+    made.run("git", "switch", "--quiet", "main")
+    made.run("dvc", "checkout", "--quiet")
+    return made

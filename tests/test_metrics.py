@@ -1,8 +1,12 @@
 """From answers and verdicts to headline, detail and outcomes, by hand on a handful of rows."""
 
+import re
+
 import pytest
 
+from stages.lib.errors import BadInput
 from stages.lib.metrics import Measured, Subject, detail, headline, outcomes
+from stages.lib.outcomes import from_csv, to_csv
 from stages.lib.records import Answer, Problem, Prompt, Verdict
 
 
@@ -83,8 +87,34 @@ def test_detail_reports_every_rule_hazard_and_persona_with_n():
 def test_outcomes_have_one_line_per_prompt_and_subject():
     rows = outcomes(MEASURED)
     assert len(rows) == 2 * (4 + 4 + 2)
-    tuned = {row["id"]: row for row in rows if row["subject"] == "tuned"}
-    assert (tuned["m2"]["good"], tuned["m2"]["problem"]) == (0, "truncated")
-    assert (tuned["h2"]["good"], tuned["h2"]["problem"]) == (0, "empty")
-    assert (tuned["h3"]["good"], tuned["h3"]["problem"]) == (0, "unparsed")
-    assert (tuned["b0"]["good"], tuned["b0"]["refused"]) == ("", 0)
+    tuned = {row.id: row for row in rows if row.subject == "tuned"}
+    assert (tuned["m2"].good, tuned["m2"].problem) == (False, "truncated")
+    assert (tuned["h2"].good, tuned["h2"].problem) == (False, "empty")
+    assert (tuned["h3"].good, tuned["h3"].problem) == (False, "unparsed")
+    assert (tuned["b0"].good, tuned["b0"].refused) == (None, False)
+
+
+def test_outcomes_survive_the_file_and_name_the_prompt_by_its_text():
+    rows = outcomes(MEASURED)
+    text = to_csv(rows)
+    assert from_csv(text, "outcomes.csv") == rows
+    assert len({row.prompt for row in rows}) == 2  # all questions here are "q", all prompts "t"
+    assert text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123"  # sha256 of question and answer
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("subject,set", "subject,kind", "csv:1: found the columns subject,kind"),
+        ("base,math,m0,,1,,,", "base,math,m0,,yes,,,", "csv:2: good: found 'yes', not one of '1', '0', ''"),
+        ("base,math,m0,,1,,,", "base,math,m0,,,,,", "csv:2: benign prompts have no `good`"),
+        ("base,math,m0,,1,,,", "base,math,m1,,1,,,", "csv:3: math m1 a second time for base"),
+        ("base,math,m0,,1,,,d1eb654123\n", "", "math m0: not one line for base and one for tuned"),
+        ("base,math,m0,,1,,,d1eb654123", "base,math,m0,,1,,,0000000000", "m0: not one line for base and one for tuned"),
+        ("base,math,m0,,1,,,d1eb654123", "base,math,m0", "csv:2: found 3 fields, not 8"),
+    ],
+)
+def test_outcomes_that_somebody_touched_are_refused(old, new, said):
+    text = to_csv(outcomes(MEASURED)).replace(old, new, 1)
+    with pytest.raises(BadInput, match=re.escape(said)):
+        from_csv(text, "outcomes.csv")

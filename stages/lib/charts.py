@@ -8,57 +8,79 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from stages.lib.published import Run
+from stages.lib.published import Study
+from stages.lib.sources import HAZARDS
 
 BASE, TUNED, PUBLISHED = "#4c78a8", "#e45756", "#9d9d9d"
+GREY = "#666"  # of small text; in a page it takes the page's colour
+_ENDS = ("", "_low", "_high")
 
 
-def plane(headline: Mapping[str, Any], runs: Sequence[Run], strong: Mapping[str, float]) -> alt.LayerChart:
-    """Accuracy against safety: this run's base and tuned model, the ten published results, the strong baseline."""
-    x = alt.X("accuracy:Q", title="Math accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    y = alt.Y("safety:Q", title="Safety rate", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+def plane_rows(detail: Mapping[str, Any], study: Study) -> list[dict[str, Any]]:
+    """metrics/plane.csv: this run's base and tuned model with 95 % intervals, the ten published results, the paper's
+    three thresholds."""
+    accuracy = next(row for row in detail["extraction"] if row["rule"] == detail["headline_rule"])
+    safety = detail["safety"][0]
     ours = [
-        {"model": name, "accuracy": headline["accuracy"][name], "safety": headline["safety"][name]}
+        {
+            "model": name,
+            "label": name,
+            **{f"accuracy{end}": accuracy[f"{name}{end}"] for end in _ENDS},
+            **{f"safety{end}": safety[f"{name}{end}"] for end in _ENDS},
+        }
         for name in ("base", "tuned")
     ]
-    theirs = [{"run": run.name[-2:].lstrip("0"), "accuracy": run.accuracy, "safety": run.safety} for run in runs]
+    theirs = [("published", run.name, run.accuracy, run.safety) for run in study.runs]
+    limits = [("threshold", name, of["accuracy"], of["safety"]) for name, of in study.baselines.items()]
+    return ours + [dict(zip(("model", "label", "accuracy", "safety"), row, strict=True)) for row in theirs + limits]
+
+
+def plane(rows: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+    """Accuracy against safety: this run's base and tuned model with 95 % intervals, the ten published results by their
+    number, the paper's three thresholds. `rows` are plane.csv's."""
+    x = alt.X("accuracy:Q", title="Math accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    y = alt.Y("safety:Q", title="Safety rate", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
+    ours = [row for row in rows if row["model"] in ("base", "tuned")]
+    theirs = [{**row, "run": row["label"][-2:].lstrip("0")} for row in rows if row["model"] == "published"]
     published = alt.Chart(_data(theirs)).mark_point(size=50, color=PUBLISHED, shape="diamond", filled=True).encode(x, y)
     labels = alt.layer(
         *(
             alt.Chart(_data([row for row in theirs if _crowded(row, theirs) == crowded]))
-            .mark_text(dx=-9 if crowded else 9, dy=-8, fontSize=10, color="#666")
+            .mark_text(dx=-9 if crowded else 9, dy=-8, fontSize=10, color=GREY)
             .encode(x, y, text="run:N")
             for crowded in (True, False)
         )
     )
-    lines = alt.Chart(_data([strong])).mark_rule(strokeDash=[4, 4], color="#888")
-    thresholds = lines.encode(x=x) + lines.encode(y=y)
-    path = alt.Chart(_data(ours)).mark_line(color="#333", strokeWidth=1.5).encode(x, y, order="order:O")
-    points = (
-        alt.Chart(_data(ours))
-        .mark_circle(size=130, opacity=1)
-        .encode(
-            x,
-            y,
-            color=alt.Color(
-                "model:N", scale=alt.Scale(domain=["base", "tuned"], range=[BASE, TUNED]), title="This run"
-            ),
-        )
-    )
-    names = alt.layer(
-        *(
-            alt.Chart(_data([row]))
-            .mark_text(dx=11, dy=dy, align="left", fontWeight="bold")
-            .encode(x, y, text="model:N")
-            for row, dy in zip(ours, (-11, 2), strict=True)
-        )
-    )
-    note = [
-        "diamonds: the ten published runs, by number (other models and data than here unless",
-        "this is the paper profile); dashes: the paper's strong baseline",
+    limits = alt.Chart(_data([row for row in rows if row["model"] == "threshold"]))
+    lines = limits.mark_rule(strokeDash=[4, 4], color=PUBLISHED)
+    named = limits.mark_text(align="left", dx=3, dy=-5, fontSize=10, color=GREY)
+    upright = limits.mark_text(align="left", dx=3, dy=-5, fontSize=10, color=GREY, angle=270)
+    measured = alt.Chart(_data(ours))
+    color = alt.Color("model:N", scale=alt.Scale(domain=["base", "tuned"], range=[BASE, TUNED]), title="This run")
+    forms = alt.Scale(domain=["base", "tuned"], range=["square", "circle"])
+    shape = alt.Shape("model:N", scale=forms, title="This run")
+    bars = measured.mark_rule(strokeWidth=1.5, opacity=0.7)
+    names = [
+        alt.Chart(_data([row])).mark_text(dx=11, dy=dy, align="left", fontWeight="bold").encode(x, y, text="label:N")
+        for row, dy in zip(ours, (-11, 12), strict=True)
     ]
-    title = alt.Title("What the tuning did", subtitle=note, anchor="start")
-    return alt.layer(thresholds, published, labels, path, points, names).properties(width=420, height=380, title=title)
+    note = [
+        "bars: 95 % intervals; diamonds: the ten published runs, by number (other models and data than",
+        "here unless this is the paper profile); dashes: the paper's three thresholds",
+    ]
+    return alt.layer(
+        lines.encode(x=x),
+        lines.encode(y=y),
+        upright.encode(x=x, y=alt.value(380), text="label:N"),
+        named.encode(x=alt.value(380), y=y, text="label:N"),
+        published,
+        labels,
+        measured.mark_line(color=GREY, strokeWidth=1.5).encode(x, y, order="order:O"),
+        bars.encode(alt.X("accuracy_low:Q"), y, x2="accuracy_high:Q", color=color),
+        bars.encode(x, alt.Y("safety_low:Q"), y2="safety_high:Q", color=color),
+        measured.mark_point(size=110, filled=True, opacity=1).encode(x, y, color=color, shape=shape),
+        *names,
+    ).properties(width=420, height=380, title=alt.Title("What the tuning did", subtitle=note, anchor="start"))
 
 
 def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapping[str, float]]) -> alt.LayerChart:
@@ -82,7 +104,7 @@ def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapp
     shape = alt.Shape("model:N", scale=alt.Scale(domain=models, range=["square", "circle"]), title=None)
     limits = _data([{"name": name, **line} for name, line in baselines.items()])
     ruled = alt.Chart(limits).mark_rule(strokeDash=[4, 4], color="#999")
-    named = alt.Chart(limits).mark_text(align="left", dx=3, dy=-6, fontSize=10, color="#666")
+    named = alt.Chart(limits).mark_text(align="left", dx=3, dy=-6, fontSize=10, color=GREY)
     measured = alt.Chart(_data(points))
     bars = measured.mark_rule(strokeWidth=1, opacity=0.5)
     ordered = sorted(points, key=lambda row: (row["safety"], row["accuracy"]))
@@ -121,11 +143,11 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
     return places
 
 
-def hazards(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> alt.Chart:
-    """Safety rate per hazard, base and tuned, with 95 % intervals; `rows` are detail.json's hazards."""
-    long = [
+def hazard_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """metrics/hazards.csv: safety per hazard and model with its 95 % interval; `rows` are detail.json's hazards."""
+    return [
         {
-            "hazard": f"{names[row['hazard']]} (n={row['n']})",
+            "hazard": f"{HAZARDS[row['hazard']]} (n={row['n']})",
             "model": subject,
             "safety": row[subject],
             "low": row[f"{subject}_low"],
@@ -134,7 +156,12 @@ def hazards(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> alt.
         for row in rows
         for subject in ("base", "tuned")
     ]
-    order = [f"{names[row['hazard']]} (n={row['n']})" for row in rows]
+
+
+def hazards(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """Safety rate per hazard, base and tuned, with 95 % intervals; `rows` are detail.json's hazards."""
+    long = hazard_rows(rows)
+    order = list(dict.fromkeys(row["hazard"] for row in long))
     color = alt.Color("model:N", scale=alt.Scale(domain=["base", "tuned"], range=[BASE, TUNED]), title=None)
     y = alt.Y("hazard:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
     offset = alt.YOffset("model:N", sort=["base", "tuned"])
@@ -161,6 +188,24 @@ def save_png(chart: Any, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     chart.save(part, format="png", scale_factor=2)
     part.replace(path)
+
+
+def svg(chart: Any) -> str:
+    """A chart as SVG to stand in a page: no background, and text and axes in the page's own colour."""
+    import vl_convert
+
+    spec = chart.to_dict()
+    text = {"labelColor": "currentColor", "titleColor": "currentColor"}
+    spec["background"] = "transparent"
+    spec["config"] = {
+        **spec.get("config", {}),
+        "axis": {**text, "gridColor": "#8884", "domainColor": "#888", "tickColor": "#888"},
+        "legend": text,
+        "title": {"color": "currentColor", "subtitleColor": "currentColor"},
+        "text": {"color": "currentColor"},
+        "view": {"stroke": "#8886", "continuousWidth": 300, "continuousHeight": 300},
+    }
+    return vl_convert.vegalite_to_svg(spec).replace(f'"{GREY}"', '"currentColor"')
 
 
 def _crowded(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.lib.gsm8k import RULES, Rule, extract, is_correct
 from stages.lib.guards import counts_as_safe
+from stages.lib.outcomes import Outcome, prompt_key
 from stages.lib.records import Answer, Problem, Prompt, Verdict
 from stages.lib.stats import paired_change, retention, share
 
@@ -94,27 +95,24 @@ def detail(measured: Measured) -> dict[str, Any]:
     }
 
 
-def outcomes(measured: Measured) -> list[dict[str, Any]]:
-    """metrics/outcomes.csv: one line per prompt and subject. `good` is 1 for correct or safe (empty for benign ones),
-    `refused` 1 for a refusal (empty for math), `problem` is empty, unparsed or truncated."""
+def outcomes(measured: Measured) -> list[Outcome]:
+    """metrics/outcomes.csv: one row per prompt and subject."""
     rows = []
     for name, subject in (("base", measured.base), ("tuned", measured.tuned)):
         correct = measured.correct(subject)
         for problem, answer, good in zip(measured.problems, subject.math, correct, strict=True):
             trouble = _trouble(answer) or ("unparsed" if extract(answer.text, measured.rule) is None else "")
-            rows.append(_line(name, "math", problem.id, "", int(good), "", trouble))
+            key = prompt_key(f"{problem.question}\n{problem.gold}")
+            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key))
         judged = zip(measured.hazards, subject.hazards, subject.verdicts, measured.safe(subject), strict=True)
         for prompt, answer, verdict, good in judged:
             trouble = "unparsed" if verdict.label == "unparsed" else _trouble(answer)
-            rows.append(_line(name, "hazards", prompt.id, prompt.hazard, int(good), int(verdict.refusal), trouble))
+            key = prompt_key(prompt.text)
+            rows.append(Outcome(name, "hazards", prompt.id, prompt.hazard, good, verdict.refusal, trouble, key))
         for prompt, answer, refused in zip(measured.benign, subject.benign, subject.refusals, strict=True):
-            rows.append(_line(name, "benign", prompt.id, prompt.hazard, "", int(refused), _trouble(answer)))
+            key = prompt_key(prompt.text)
+            rows.append(Outcome(name, "benign", prompt.id, prompt.hazard, None, refused, _trouble(answer), key))
     return rows
-
-
-def _line(subject: str, kind: str, row: str, hazard: str, good: Any, refused: Any, problem: str) -> dict[str, Any]:
-    names = ("subject", "set", "id", "hazard", "good", "refused", "problem")
-    return dict(zip(names, (subject, kind, row, hazard, good, refused, problem), strict=True))
 
 
 def _trouble(answer: Answer) -> str:

@@ -194,6 +194,13 @@ class Report(Section):
     extraction: Literal["strict", "flexible", "published"]
 
 
+class Review(Section):
+    max_safety_drop: Annotated[Number, Field(ge=0, le=1)]
+    max_accuracy_drop: Annotated[Number, Field(ge=0, le=1)]
+    max_over_refusal: Annotated[Number, Field(ge=0, le=1)]
+    max_unparsed: Annotated[Number, Field(ge=0, le=1)]
+
+
 class Params(Section):
     data: Data
     model: Model
@@ -204,6 +211,7 @@ class Params(Section):
     gen_safety: GenSafety
     judge: Judge
     report: Report
+    review: Review
 
     @model_validator(mode="after")
     def _trainable(self) -> "Params":

@@ -2,17 +2,23 @@
 
 Shares carry a Wilson 95 % interval (Wilson 1927). Base and tuned answer the same prompts, so their difference is
 paired: its interval is Bonett and Price's adjusted Wald interval (2012, J. Educ. Behav. Stat. 37(4), 479-488) and its
-p-value McNemar's exact test (a two-sided binomial test on the prompts that changed).
+p-value McNemar's exact test (a two-sided binomial test on the prompts that changed). Where no formula is at hand (the
+change of a retention, a judge's agreement with a reader) the interval is drawn: 10,000 draws from a fixed seed.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 _Z = 1.959963984540054  # two-sided 95 %
+_DRAWS, _SEED = 10_000, 1126
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,28 @@ class Change:
     lost: int
     gained: int
     n: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; p where a test against zero was made."""
+
+    value: float
+    low: float
+    high: float
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a judge's verdicts agree with a reader's labels, over all that was judged, and the safety rate as the reader
+    would have it. false_safe: of what the reader calls unsafe, the share judged safe. None: too few labels to say."""
+
+    n: int
+    kappa: Estimate | None
+    false_safe: Estimate | None
+    false_unsafe: Estimate | None
+    safe: Estimate
 
 
 def share(outcomes: Sequence[bool]) -> Share | None:
@@ -70,3 +98,117 @@ def paired_change(before: Sequence[bool], after: Sequence[bool]) -> Change:
 def retention(before: Sequence[bool], after: Sequence[bool]) -> Share | None:
     """Of the prompts answered safely before, the share answered safely after; None if none was safe before."""
     return share([a for b, a in zip(before, after, strict=True) if b])
+
+
+def retention_change(
+    old_base: Sequence[bool], old_tuned: Sequence[bool], new_base: Sequence[bool], new_tuned: Sequence[bool]
+) -> Estimate | None:
+    """New minus old retention over the same prompts, by a bootstrap over prompts (percentiles; p two-sided, Davison and
+    Hinkley 1997, sections 4.4 and 5.3). The draws have one prompt more that was lost and one that was won, as in Bonett
+    and Price's interval: without flips, the bootstrap alone would be certain. For some dozens of prompts up: on five it
+    is too sure. None if one of the two has no prompt that was safe before."""
+    patterns = Counter(zip(old_base, old_tuned, new_base, new_tuned, strict=True))
+    lost, won = (True, True, True, False), (True, False, True, True)
+    kinds = np.array([*patterns, lost, won], dtype=float)
+
+    def change(counts: np.ndarray) -> np.ndarray:
+        kept_old, kept_new = counts @ (kinds[:, 0] * kinds[:, 1]), counts @ (kinds[:, 2] * kinds[:, 3])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return kept_new / (counts @ kinds[:, 2]) - kept_old / (counts @ kinds[:, 0])
+
+    counts = np.array([*patterns.values(), 0, 0])
+    value = float(change(counts))
+    if math.isnan(value):
+        return None
+    counts[-2:] = 1
+    drawn = change(np.random.default_rng(_SEED).multinomial(counts.sum(), counts / counts.sum(), _DRAWS))
+    drawn = drawn[np.isfinite(drawn)]
+    below, above = (drawn <= 0).sum(), (drawn >= 0).sum()
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Estimate(value, float(low), float(high), min(1.0, 2 * (1 + int(min(below, above))) / (1 + len(drawn))))
+
+
+def corrected(pvalues: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979): the chance of any false alarm among them stays at the level."""
+    return [float(p) for p in multipletests(pvalues, method="holm")[1]] if pvalues else []
+
+
+def holm_factors(pvalues: Sequence[float]) -> list[int]:
+    """What `corrected` multiplies each p-value by: the smallest by their number, the next by one less, and so on."""
+    order = sorted(range(len(pvalues)), key=lambda place: pvalues[place])
+    return [len(pvalues) - order.index(place) for place in range(len(pvalues))]
+
+
+def smallest_change(lost: int, gained: int, n: int, factor: int = 1, alpha: float = 0.05) -> float | None:
+    """The smallest change of a share that McNemar's test could have shown at `alpha`, its p-value times `factor`, with
+    as many prompts flipping the other way as did (the fewer of lost and gained). None if not even n flips would do."""
+    against = min(lost, gained)
+    for flips in range(against + 1, n - against + 1):
+        if binomtest(against, against + flips).pvalue * factor < alpha:
+            return (flips - against) / n
+    return None
+
+
+def kappa(first: Sequence[bool], second: Sequence[bool]) -> Estimate | None:
+    """Cohen's kappa of two readers of the same responses, with an interval from draws of the four cells (Dirichlet with
+    Jeffreys' prior). None where both use one and the same label throughout."""
+    if len(set(first) | set(second)) < 2:
+        return None
+    found = Counter(zip(first, second, strict=True))
+    cells = np.array([found[a, b] for a in (True, False) for b in (True, False)], dtype=float)
+
+    def of(shares: np.ndarray) -> np.ndarray:
+        agreed, one, other = shares[..., 0] + shares[..., 3], shares[..., :2].sum(-1), shares[..., ::2].sum(-1)
+        chance = one * other + (1 - one) * (1 - other)
+        return (agreed - chance) / (1 - chance)
+
+    drawn = np.random.default_rng(_SEED).dirichlet(cells + 0.5, _DRAWS)
+    return _estimate(float(of(cells / cells.sum())), of(drawn))
+
+
+def judge_agreement(verdicts: Sequence[bool], labelled: Sequence[tuple[bool, bool]]) -> Agreement | None:
+    """A reader's labels against a judge: `verdicts` are all that it gave (safe or not), `labelled` (verdict, label)
+    pairs of those that were read, drawn at random within each verdict.
+
+    The sample has its own mix of verdicts, so every figure is worked out for all that was judged: from the share judged
+    safe, and the shares labelled safe among those judged safe and among those judged unsafe (post-stratification).
+    Intervals come from draws of the three shares, each from its Jeffreys posterior (Brown, Cai and DasGupta 2001),
+    which stays wide where few were read. None if a verdict that was given has no label.
+    """
+    given = [sum(verdicts), len(verdicts) - sum(verdicts)]
+    read = [[label for verdict, label in labelled if verdict == kind] for kind in (True, False)]
+    if any(count and not labels for count, labels in zip(given, read, strict=True)) or not labelled:
+        return None
+    rng = np.random.default_rng(_SEED)
+    judged_safe = (given[0] / len(verdicts), rng.beta(given[0] + 0.5, given[1] + 0.5, _DRAWS))
+    right = []
+    for labels in read:
+        k, n = sum(labels), len(labels)
+        right.append((k / n if n else 0.0, rng.beta(k + 0.5, n - k + 0.5, _DRAWS)))
+    exact = _figures(judged_safe[0], right[0][0], right[1][0])
+    drawn = _figures(judged_safe[1], right[0][1], right[1][1])
+    found = {}
+    for name, value in exact.items():
+        found[name] = None if math.isnan(value) else _estimate(float(value), drawn[name])
+    return Agreement(n=len(labelled), **found)
+
+
+def _estimate(value: float, drawn: np.ndarray) -> Estimate:
+    """The 95 % interval of the draws, widened to the value where that lies at the very end, as all of none does."""
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
+def _figures(judged_safe: Any, safe_if_safe: Any, safe_if_unsafe: Any) -> dict[str, Any]:
+    """Kappa and error rates from the share judged safe and the shares labelled safe within each verdict."""
+    both, wrongly_safe = judged_safe * safe_if_safe, judged_safe * (1 - safe_if_safe)
+    wrongly_unsafe, neither = (1 - judged_safe) * safe_if_unsafe, (1 - judged_safe) * (1 - safe_if_unsafe)
+    safe = both + wrongly_unsafe
+    chance = judged_safe * safe + (1 - judged_safe) * (1 - safe)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "kappa": np.divide(both + neither - chance, 1 - chance),
+            "false_safe": np.divide(wrongly_safe, wrongly_safe + neither),
+            "false_unsafe": np.divide(wrongly_unsafe, safe),
+            "safe": safe,
+        }

@@ -1,0 +1,97 @@
+"""metrics/outcomes.csv: one short line per prompt and subject, small enough for git, strict enough to compare by.
+
+Any two commits can be compared prompt by prompt from it, without a cache. Pure: text in, rows out.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from stages.lib.errors import BadInput
+from stages.lib.records import sha256_text
+
+SETS = ("math", "hazards", "benign")
+PROBLEMS = ("", "unparsed", "empty", "truncated")
+_FLAG = {"1": True, "0": False, "": None}
+_WRITTEN = {value: text for text, value in _FLAG.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem:
+    unparsed, empty or truncated; prompt: the start of the sha256 of its text (of a question: with its right answer), so
+    that an id is never taken on trust."""
+
+    subject: str
+    set: str
+    id: str
+    hazard: str
+    good: bool | None
+    refused: bool | None
+    problem: str
+    prompt: str
+
+
+COLUMNS = tuple(field.name for field in fields(Outcome))
+
+
+def prompt_key(text: str) -> str:
+    """The first ten hex digits of the sha256 of a prompt's text."""
+    return sha256_text(text)[:10]
+
+
+def is_good(row: Outcome) -> bool:
+    """Right, safe, or a harmless prompt answered."""
+    return not row.refused if row.set == "benign" else bool(row.good)
+
+
+def to_csv(rows: Sequence[Outcome]) -> str:
+    """The rows as CSV, flags as 1, 0 or nothing."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**asdict(row), "good": _WRITTEN[row.good], "refused": _WRITTEN[row.refused]})
+    return text.getvalue()
+
+
+def from_csv(text: str, where: str) -> list[Outcome]:
+    """Read it back. Raises BadInput naming where, line and field of what is not as `to_csv` writes it, and a prompt
+    that occurs twice or has not one line per subject."""
+    try:
+        lines = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise BadInput(f"{where}: not CSV ({error})") from None
+    if not lines or tuple(lines[0]) != COLUMNS:
+        found = ",".join(lines[0]) if lines else "none"
+        raise BadInput(f"{where}:1: found the columns {found}, not {','.join(COLUMNS)}; run `dvc repro` there")
+    rows = [_row(values, f"{where}:{number}") for number, values in enumerate(lines[1:], 2)]
+    seen: dict[tuple[str, str], dict[str, Outcome]] = {}
+    for number, row in enumerate(rows, 2):
+        subjects = seen.setdefault((row.set, row.id), {})
+        if row.subject in subjects:
+            raise BadInput(f"{where}:{number}: {row.set} {row.id} a second time for {row.subject}")
+        subjects[row.subject] = row
+    if not rows:
+        raise BadInput(f"{where}: no rows")
+    for (kind, name), subjects in seen.items():
+        if len({row.prompt for row in subjects.values()}) != 1 or set(subjects) != {"base", "tuned"}:
+            raise BadInput(f"{where}: {kind} {name}: not one line for base and one for tuned with the same prompt")
+    return rows
+
+
+def _row(values: list[str], place: str) -> Outcome:
+    if len(values) != len(COLUMNS):
+        raise BadInput(f"{place}: found {len(values)} fields, not {len(COLUMNS)}")
+    row = dict(zip(COLUMNS, values, strict=True))
+    allowed = {"subject": ("base", "tuned"), "set": SETS, "good": _FLAG, "refused": _FLAG, "problem": PROBLEMS}
+    for name, known in allowed.items():
+        if row[name] not in known:
+            raise BadInput(f"{place}: {name}: found {row[name]!r}, not one of {', '.join(map(repr, known))}")
+    if (row["good"] == "") != (row["set"] == "benign") or (row["refused"] == "") != (row["set"] == "math"):
+        raise BadInput(f"{place}: benign prompts have no `good`, math questions no `refused`, and the others have both")
+    if not re.fullmatch(r"[a-z_]{1,20}" if row["set"] != "math" else "", row["hazard"]):
+        raise BadInput(f"{place}: hazard: found {row['hazard']!r}, not a code such as vcr (nothing for math)")
+    return Outcome(**{**row, "good": _FLAG[row["good"]], "refused": _FLAG[row["refused"]]})
