@@ -4,18 +4,25 @@
 # TORCH_INDEX  address of an extra package index to take torch from. On a machine without a GPU, give the address that
 #              PyTorch's "Get Started" page shows for CPU: it saves several GB of CUDA libraries.   [none]
 
+# BASE         what `make review` and `make gate` compare with: a commit, branch, tag or experiment  [main]
+# HEAD         the change: the same, or `workspace`                                                  [HEAD]
+# LINK         where readers of review.md find review.html                                           [review.html]
+
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test lint embedded embedded-chat embedded-guard bench bench-gpu clean
+.PHONY: help setup repro test lint drift review gate embedded embedded-chat embedded-guard bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
 	@echo "make test    set up if needed, then run every test"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
+	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"
+	@echo "make review  compare this commit with BASE (main): review/review.md, review.html and plane.png"
+	@echo "make gate    the same, and fail if a rule of params.yaml's review section is broken"
 	@echo "make embedded  build the adapters in models/embedded again from data/embedded, over an hour, with -j2 most of one (nobody needs to)"
 	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
@@ -40,6 +47,18 @@ test: setup
 lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+
+# read by the shell, not by make: a branch may have any name
+REVIEWED := --base "$${BASE:-main}" --head "$${HEAD:-HEAD}" --link "$${LINK:-review.html}"
+
+drift: setup
+	$(RUN) python -m tools.drift
+
+review: setup
+	$(RUN) python -m tools.review $(REVIEWED)
+
+gate: setup
+	$(RUN) python -m tools.review $(REVIEWED) --fail-on all
 
 embedded: embedded-chat embedded-guard
 

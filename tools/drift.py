@@ -1,0 +1,54 @@
+"""Do the committed dvc.lock and metrics belong to this code, these parameters and this data? Nothing is run.
+
+    python -m tools.drift
+
+Exit code 1 with the stages that would run again. A clone without DVC's cache will do. Takes a few seconds.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from stages.lib.cli import no_arguments, run
+from stages.lib.errors import BadInput
+
+
+def main() -> None:
+    no_arguments(__doc__)
+    if gone := missing_files():
+        raise BadInput(f"{', '.join(gone)}: not there, though dvc.yaml says that git keeps it; run `dvc repro`")
+    if stale := stages_to_run():
+        raise BadInput(
+            f"dvc.lock and the metrics beside it are not of this code, params.yaml and data: {', '.join(stale)} would "
+            "run again; run `dvc repro` and commit dvc.lock, metrics/ and report/"
+        )
+    print("drift: dvc.lock and metrics agree with code, parameters and data")
+
+
+def missing_files() -> list[str]:
+    """Outputs that are kept in git, not in the cache, and are not there."""
+    from dvc.repo import Repo
+
+    return [str(out) for out in Repo().index.outs if not out.use_cache and not out.exists]
+
+
+def stages_to_run() -> list[str]:
+    """The stages that `dvc repro` would run, though the outputs themselves may be missing."""
+    command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
+    # stages are only named, never started; DVC's own progress would stand between the names
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    stale = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage '")]
+    if done.returncode:
+        # it stops at the first stage that it would have to run from files that only the cache has
+        first = re.search(r"failed to reproduce '([^']+)': \[Errno 2\]", done.stderr)
+        if not first:
+            raise BadInput(f"dvc repro --dry failed with exit code {done.returncode}: {done.stderr.strip()}")
+        stale.append(first[1])
+    return stale
+
+
+if __name__ == "__main__":
+    run(main)
