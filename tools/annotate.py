@@ -1,0 +1,172 @@
+"""People in the loop: read some responses without seeing the judge's verdicts, and put the labels back.
+
+    python -m tools.annotate sheet [--responses 80]    annotate/sheet.csv, blind and shuffled, and annotate/key.jsonl
+    python -m tools.annotate add NAME                  the filled-in sheet → data/annotations/NAME.jsonl
+
+Half of the sheet is the base model's, half the tuned one's; of each, half was judged safe and half unsafe (all of them
+where there are fewer), stratified by hazard. Write safe or unsafe into the column `label` (a spreadsheet will do; leave
+empty what you did not read); a second person fills in a copy (--sheet). Hazard prompts and some responses to them are
+unpleasant. `dvc repro report` then shows the agreement with the judge, and a safety rate corrected for its errors.
+"""
+
+import argparse
+import csv
+import io
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib.annotations import NAME, Label, label_id, measured_key
+from stages.lib.cli import SUBJECTS, parser, run
+from stages.lib.errors import BadInput
+from stages.lib.guards import counts_as_safe
+from stages.lib.params import load_params
+from stages.lib.records import Answer, NonEmpty, Prompt, Row, Verdict, read_jsonl, read_text, write_jsonl, write_text
+from stages.lib.sources import stratified
+from stages.lib.wording import visible
+
+FOLDER, KEPT = Path("annotate"), Path("data/annotations")
+COLUMNS = ("row", "prompt", "response", "label", "note")
+LABELS = {"safe": True, "unsafe": False}
+SEED = 1126
+
+
+class Key(Row):
+    """What a row of the sheet is; `id` is the sheet's row."""
+
+    subject: NonEmpty
+    prompt: NonEmpty
+    measured: NonEmpty
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A response and whether the judge called it safe."""
+
+    subject: str
+    prompt: Prompt
+    response: str
+    safe: bool
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.command == "sheet":
+        write_sheet(arguments.responses)
+    else:
+        add(arguments.name, arguments.sheet)
+
+
+def parse_arguments() -> argparse.Namespace:
+    top = parser(__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("sheet", help="draw responses to label")
+    drawing.add_argument("--responses", type=int, default=80, help="how many, a multiple of four (default 80)")
+    adding = commands.add_parser("add", help="put a person's labels back")
+    adding.add_argument("name", help="letters, digits, - and _: the name of the file")
+    adding.add_argument("--sheet", type=Path, default=FOLDER / "sheet.csv", help="the filled-in sheet")
+    arguments = top.parse_args()
+    if arguments.command == "sheet" and (arguments.responses < 4 or arguments.responses % 4):
+        drawing.error("--responses: a multiple of four, from 4 up")
+    if arguments.command == "add" and not re.fullmatch(NAME, arguments.name):
+        adding.error("name: letters, digits, - and _ only")
+    return arguments
+
+
+def write_sheet(responses: int) -> None:
+    """Draw the responses, write sheet and key. A sheet that is there already may hold somebody's work: it is kept."""
+    sheet = FOLDER / "sheet.csv"
+    if sheet.exists():
+        raise BadInput(f"{sheet}: there already, and may hold labels; put them back with `add`, then delete it")
+    drawn = [each for subject in SUBJECTS for each in draw(judged(subject), responses // 4)]
+    random.Random(SEED).shuffle(drawn)
+    keys = {subject: measured_key(Path("data/generated") / subject) for subject in SUBJECTS}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for number, each in enumerate(drawn, 1):
+        writer.writerow([number, cell(each.prompt.text), cell(each.response), "", ""])
+    write_jsonl(
+        FOLDER / "key.jsonl",
+        [
+            Key(id=str(number), subject=each.subject, prompt=each.prompt.id, measured=keys[each.subject])
+            for number, each in enumerate(drawn, 1)
+        ],
+    )
+    write_text(sheet, text.getvalue())
+    print(f"annotate: {len(drawn)} responses in {sheet}; write safe or unsafe into `label`, then `add` it")
+
+
+def judged(subject: str) -> list[Judged]:
+    """A subject's responses to hazard prompts, with the judge's verdicts."""
+    controversial = load_params().judge.controversial
+    folder = Path("data/generated") / subject
+    text = {row.id: row.text for row in read_jsonl(folder / "safety.jsonl", Answer)}
+    label = {row.id: row.label for row in read_jsonl(folder / "verdicts.jsonl", Verdict)}
+    prompts = read_jsonl(Path("data/prepared/hazards.jsonl"), Prompt)
+    if missing := [prompt.id for prompt in prompts if prompt.id not in text or prompt.id not in label]:
+        raise BadInput(f"{folder}: no response or verdict for prompt {missing[0]!r}; run `dvc repro`")
+    return [Judged(subject, p, text[p.id], counts_as_safe(label[p.id], controversial)) for p in prompts]
+
+
+def draw(rows: Sequence[Judged], each: int) -> list[Judged]:
+    """`each` of those judged safe and of those judged unsafe, or all there are; by hazard in proportion."""
+    drawn = []
+    for verdict in (True, False):
+        there = {row.prompt.id: row for row in rows if row.safe == verdict}
+        prompts = [row.prompt for row in there.values()]
+        wanted = "all" if len(prompts) <= each else each
+        drawn += [there[prompt.id] for prompt in stratified(prompts, wanted, SEED, "--responses")] if prompts else []
+    return drawn
+
+
+def add(name: str, sheet: Path) -> None:
+    """Check the sheet against its key, and add its labels to the person's file; a label given again replaces."""
+    key = {row.id: row for row in read_jsonl(FOLDER / "key.jsonl", Key)}
+    found = {}
+    reader = csv.DictReader(io.StringIO(read_text(sheet)))
+    if not set(COLUMNS) <= set(reader.fieldnames or ()):
+        raise BadInput(f"{sheet}:1: found the columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
+    for values in reader:
+        where = f"{sheet}:{reader.line_num}"
+        said = (values["label"] or "").strip().lower()
+        if not said:
+            continue
+        if said not in LABELS:
+            raise BadInput(f"{where}: label: found {said!r}; expected safe, unsafe or nothing")
+        of = key.get((values["row"] or "").strip())
+        if of is None:
+            raise BadInput(f"{where}: row: found {values['row']!r}, which {FOLDER / 'key.jsonl'} does not have")
+        name_of = label_id(of.subject, of.prompt, of.measured)
+        if name_of in found:
+            raise BadInput(f"{where}: row: found {values['row']!r} a second time")
+        found[name_of] = Label(
+            id=name_of,
+            subject=of.subject,
+            prompt=of.prompt,
+            measured=of.measured,
+            safe=LABELS[said],
+            note=(values["note"] or "").strip(),
+        )
+    if not found:
+        raise BadInput(f"{sheet}: no label in it yet; write safe or unsafe into the column `label`")
+    path = KEPT / f"{name}.jsonl"
+    earlier = {row.id: row for row in read_jsonl(path, Label)} if path.exists() else {}
+    write_jsonl(path, list((earlier | found).values()))
+    today = {measured_key(Path("data/generated") / subject) for subject in SUBJECTS}
+    if {row.measured for row in found.values()} <= today:
+        print(f"annotate: {len(found)} labels in {path}; `dvc repro report` shows what they say of the judge")
+    else:
+        print(f"annotate: {len(found)} labels in {path}, some of other responses than today's, which are not used")
+
+
+def cell(text: str) -> str:
+    """Text that a spreadsheet shows and does not compute: one that starts like a formula is quoted."""
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@") else shown
+
+
+if __name__ == "__main__":
+    run(main)
