@@ -1,6 +1,7 @@
 """The six stages as a user runs them, on a small random model: the whole pipeline, run 9, bad input from outside."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -189,7 +190,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_dvc_reuses_what_a_change_does_not_touch(small, tiny_models):
+def test_dvc_reuses_what_a_change_does_not_touch_and_the_model_can_be_exported(small, tiny_models):
     for name in ("stages", "tools", "models"):
         shutil.copytree(
             ROOT / name, small / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tuned", "__pycache__")
@@ -211,3 +212,55 @@ def test_dvc_reuses_what_a_change_does_not_touch(small, tiny_models):
     assert ran("--dry", gen_math__max_new_tokens=9) == {"gen_math@base", "gen_math@tuned", "report"}
     assert ran("--dry", fewshot__shots=1) == {"finetune", "gen_math@base", "gen_math@tuned", "report"}
     assert ran(lora__r=16) == {"finetune", "gen_math@tuned", "gen_safety@tuned", "judge@tuned", "report"}
+    the_model_leaves_with_its_card(small)
+
+
+def the_model_leaves_with_its_card(folder: Path) -> None:
+    """Exported from a repository whose metrics are the model's: as an adapter, and merged into a plain checkpoint."""
+
+    def export(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tools.export", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+    done = export("adapter")
+    assert done.returncode == 0, done.stderr
+    card = (folder / "adapter/README.md").read_text()
+    prepared = hashlib.sha256((folder / "data/prepared/train.jsonl").read_bytes()).hexdigest()
+    head = json.loads((folder / "metrics/headline.json").read_text())
+    for said in (
+        "base_model: ./tiny",
+        "revision `none`",
+        "  r: 16",
+        prepared,
+        f"{head['safety']['tuned']:.1%}",
+        "## Limits",
+    ):
+        assert said in card, said
+    done = export("plain", "--merged")
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "plain/adapter_config.json").exists()
+    assert "not of this checkpoint as it is" in (folder / "plain/README.md").read_text()
+    # in a process that knows nothing of this project: the adapter on the base model writes what the checkpoint writes
+    code = """
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+load = lambda name: AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained("plain")
+prompt = tokenizer("How many apples are 2 and 3?", return_tensors="pt")
+with torch.no_grad():
+    base, plain = load("tiny")(**prompt).logits, load("plain")(**prompt).logits
+    tuned = PeftModel.from_pretrained(load("tiny"), "adapter")(**prompt).logits
+print((tuned - base).abs().max().item(), (tuned - plain).abs().max().item(), tuned.abs().max().item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    changed, apart, size = map(float, done.stdout.split())
+    assert changed > 0.01 * size
+    assert apart < 0.02 * size  # bf16 weights
+    assert "there already" in export("adapter").stderr
+    write_params(folder, **{**SMALL, "lora__r": 4})
+    refused = export("other")
+    assert refused.returncode == 1
+    assert "the metrics would not be this model's: finetune" in refused.stderr
+    assert not (folder / "other").exists()
