@@ -55,7 +55,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     """Every file the pipeline made, without what a run cost."""
     patterns = ("metrics/*", "report/*", "models/tuned/*", "data/*/*/*")
     made = [path for pattern in patterns for path in folder.glob(pattern)]
-    costs = ("cost.json", "report.md")
+    costs = ("cost.json", "report.md", "report.html")
     return {str(p.relative_to(folder)): p.read_bytes() for p in made if p.is_file() and p.name not in costs}
 
 
