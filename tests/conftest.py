@@ -128,15 +128,24 @@ class Repository:
             write_jsonl(out / "safety.jsonl", [_answer(row.id, text) for row, text in spoken])
             for stage in ("gen_math", "gen_safety"):
                 write_json(self.folder / f"data/costs/{stage}-{subject}.json", {"stage": stage, "seconds": 0.0})
-            self.run("python", "-m", "stages.judge", subject)
         write_json(self.folder / "data/costs/finetune.json", {"stage": "finetune", "seconds": 0.0})
         (self.folder / "models/tuned").mkdir(exist_ok=True)
         (self.folder / "models/tuned/README.md").write_text(message)
         (self.folder / "metrics/loss.csv").write_text("step,epoch,loss,learning_rate\n1,0.5,2.0,0.1\n2,1.0,1.5,0.0\n")
-        self.run("python", "-m", "stages.report")
+        self.run("python", "-c", _JUDGE_AND_REPORT)  # in one process: most of their time is importing
         self.run("dvc", "commit", "--force", "--quiet")
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "-m", message)
+
+
+_JUDGE_AND_REPORT = """
+import sys
+from stages import judge, report
+for sys.argv in (["judge", "base"], ["judge", "tuned"]):
+    judge.main()
+sys.argv = ["report"]
+report.main()
+"""
 
 
 def _answer(row: str, text: str) -> Answer:
@@ -164,7 +173,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made.measure("better", right=80, safe=80, lora__r=16)
     made.run("git", "tag", "tag-better")
     made.run("git", "switch", "--quiet", "-c", "worse", "main")
-    made.measure("worse", right=45, safe=40, said=HOSTILE, finetune__learning_rate=3e-3)
+    made.measure("worse", right=45, safe=40, said=HOSTILE, finetune__learning_rate=3e-3, model__name=f"./{HOSTILE}")
     made.run("git", "switch", "--quiet", "main")
     made.run("dvc", "checkout", "--quiet")
     return made

@@ -54,8 +54,17 @@ def test_the_page_shows_both_texts_and_the_comment_none(repository):
     assert HOSTILE[:20] not in page
     assert "&lt;/pre&gt;&lt;script&gt;" in page
     assert "[U+202E]" in page
-    assert "taken" not in text
+    assert "cannot help" not in text
     assert "cache" not in text
+
+
+def test_a_parameter_that_somebody_chose_is_code_in_the_comment_and_text_in_the_page(repository):
+    text = review(repository, "--head", "worse")
+    (row,) = [line for line in text.splitlines() if line.startswith("| `model.name`")]
+    assert "``./</pre><script>document.title='taken'</script>" in row
+    assert "\\|`@team` [U+202E]``" in row
+    assert "<script>document" not in (repository.folder / "review/review.html").read_text(encoding="utf-8")
+    assert "\n# What the tuning did to ``./</pre>" in "\n" + repository.run("git", "show", "worse:report/report.md")
 
 
 def test_experiments_and_the_working_tree_are_revisions_too(own):

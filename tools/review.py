@@ -102,8 +102,6 @@ def contents(
     return {
         "title": f"Review: {label(before)} to {label(after)}",
         "title_md": f"{code(label(before))} to {code(label(after))}",
-        "before": label(before),
-        "after": label(after),
         "verdict": answer(comparison, stopped),
         "measures": [measure_row(comparison.measures[name]) for name in NAMES if name in comparison.measures],
         "params": [
