@@ -63,12 +63,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean clone of what is committed, with this environment as its own and this repository's DVC cache."""
     if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=ROOT, capture_output=True).returncode:
         pytest.skip("not a git repository: there is nothing to clone")
+    if not Path(sys.prefix, ".installed").is_file():
+        pytest.skip("this environment was not made by `make setup`, which would now be run upon it")
     folder = tmp_path_factory.mktemp("clone") / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=folder, check=True)
     subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], cwd=folder, check=True)
-    made = Path(sys.prefix)
-    (folder / ".venv").symlink_to(made)
+    (folder / ".venv").symlink_to(sys.prefix)
     for name in (
         "requirements.lock",
         "requirements-model.txt",
