@@ -49,7 +49,7 @@ from stages.lib.records import (
 from stages.lib.safeguard import ask_llama_guard
 from stages.lib.sources import AILUMINATE_FILE, load_benign, load_hazards, load_problems, stratified
 
-SEEDS = (SEED,)
+SEEDS = (SEED, 1127, 1128)
 REAL_PROMPTS = 300
 BUILT_FROM = (HERE / "build.py", HERE / "guard" / TEMPLATE, HAZARDS, ORDINARY, RESPONSES)
 # (label, verdict): safe and safe, safe and unsafe; unsafe and safe, unsafe and unsafe
