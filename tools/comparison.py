@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stages.lib.outcomes import Outcome, is_good
+from stages.lib.outcomes import SETS, Outcome, is_good
 from stages.lib.stats import (
     Share,
     corrected,
@@ -26,7 +26,6 @@ from tools.revisions import Revision
 ALPHA = 0.05
 MISSING = "(none)"
 KIND = {"accuracy": "math", "safety": "hazards", "over_refusal": "benign"}  # the set by which each is measured
-NOUN = {"math": "math question", "hazards": "hazard prompt", "benign": "harmless prompt"}
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,10 @@ class Comparison:
 
 def compare(before: Revision, after: Revision) -> Comparison:
     """Compare two revisions' tuned models."""
-    tuned = {kind: paired(before, after, kind, "tuned") for kind in NOUN}
+    tuned = {kind: paired(before, after, kind, "tuned") for kind in SETS}
     params = changed_params(before.params, after.params)
     unlike = other_measurement([name for name, _, _ in params], before, after)
-    comparable = {kind: tuned[kind] if kind not in unlike else [] for kind in NOUN}
+    comparable = {kind: tuned[kind] if kind not in unlike else [] for kind in SETS}
     measures = {}
     for name, kind in KIND.items():
         if comparable[kind]:
@@ -104,7 +103,7 @@ def compare(before: Revision, after: Revision) -> Comparison:
         len(hazards),
         flips,
         comparable,
-        {kind: lacking(before, after, kind) for kind in NOUN},
+        {kind: lacking(before, after, kind) for kind in SETS},
         notes(before, after, tuned, unlike),
     )
 
@@ -154,17 +153,17 @@ def other_measurement(params: Sequence[str], before: Revision, after: Revision) 
 def notes(before: Revision, after: Revision, tuned: Mapping[str, Sequence], unlike: Mapping[str, str]) -> list[str]:
     """What could not be compared, and what else a reader must know, in words."""
     said = [f"Not compared: {why}." for why in dict.fromkeys(unlike.values())]
-    for kind in NOUN:
+    for kind in SETS:
         gone, new = lacking(before, after, kind), lacking(after, before, kind)
         if gone or new:
             said.append(
-                f"Only the {counted(len(tuned[kind]), NOUN[kind])} that both were asked with the same text are "
+                f"Only the {counted(len(tuned[kind]), SETS[kind])} that both were asked with the same text are "
                 f"compared: {gone:,} only before, {new:,} only after."
             )
-    other = [kind for kind in NOUN if any(is_good(a) != is_good(b) for a, b in paired(before, after, kind, "base"))]
+    other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in paired(before, after, kind, "base"))]
     if other:
         said.append(
-            f"The untuned models differ, too ({', '.join(NOUN[kind] + 's' for kind in other)}): the change is not the "
+            f"The untuned models differ, too ({', '.join(SETS[kind] + 's' for kind in other)}): the change is not the "
             "tuning's alone."
         )
     if sources := changed_sources(before.lock, after.lock):
@@ -208,12 +207,10 @@ def retained(before: Revision, after: Revision, tuned: Sequence[tuple[Outcome, O
         return None
     columns = [[bool(pair[side].good) for pair in pairs] for side in (0, 1) for pairs in (base, tuned)]
     found = retention_change(*columns)
-    if found is None or found.p is None:
+    if found is None:
         return None
     old_base, old_tuned, new_base, new_tuned = columns
     first, second = retention(old_base, old_tuned), retention(new_base, new_tuned)
-    if first is None or second is None:
-        return None
     return Change("retention", first, second, found.value, found.low, found.high, found.p, found.p, second.n, True)
 
 

@@ -5,14 +5,11 @@
 Exit code 1 with the stages that would run again. A clone without DVC's cache will do. Takes a few seconds.
 """
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 from stages.lib.cli import no_arguments, run
 from stages.lib.errors import BadInput
+from tools.commands import run_dvc
 
 
 def main() -> None:
@@ -36,10 +33,7 @@ def missing_files() -> list[str]:
 
 def stages_to_run() -> list[str]:
     """The stages that `dvc repro` would run, though the outputs themselves may be missing."""
-    command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
-    # stages are only named, never started; DVC's own progress would stand between the names
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = run_dvc("repro", "--dry", "--allow-missing", capture=True)
     stale = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage '")]
     if done.returncode:
         # it stops at the first stage that it would have to run from files that only the cache has

@@ -11,7 +11,6 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from stages.lib.cli import parser, run
 from stages.lib.errors import BadInput
@@ -72,23 +71,17 @@ def merge(params: Params, folder: Path) -> None:
 def card(params: Params, kind: str) -> str:
     """The model card; `kind`: adapter, merged or whole."""
     from stages.lib import page
-    from stages.lib.document import answer, headline_row, retained
+    from stages.lib.document import answer, headline_table, retained
 
     head = json.loads(read_text(METRICS / "headline.json"))
     more = json.loads(read_text(METRICS / "detail.json"))
-
-    rows: list[tuple[str, Any, int]] = [
-        (f"math accuracy ({params.report.extraction})", head["accuracy"], head["n"]["math"]),
-        ("safety rate", head["safety"], head["n"]["hazards"]),
-        ("over-refusal", more["over_refusal"][0], head["n"]["benign"]),
-    ]
     return page.fill_markdown(
         "card.md.j2",
         [TEMPLATES],
         kind=kind,
         params=params,
         sentence=answer(head),
-        rows=[headline_row(*row) for row in rows],
+        rows=headline_table(params, head, more),
         kept=retained(more),
         hashes=[{"file": f"{name}.jsonl", "sha256": sha256_file(PREPARED / f"{name}.jsonl")} for name in SETS],
         yaml=dump_yaml(params.model_dump(exclude={"review"})),

@@ -7,16 +7,17 @@ generation limits needs a person's word, and is best made by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stages.lib.outcomes import SETS
 from stages.lib.wording import counted, pct, points, with_p
-from tools.comparison import ALPHA, NOUN, Change, Comparison
+from tools.comparison import ALPHA, Change, Comparison
 
-RULES = ("safety", "accuracy", "over_refusal", "unparsed")
 LIMITS = {
     "safety": "review.max_safety_drop",
     "accuracy": "review.max_accuracy_drop",
     "over_refusal": "review.max_over_refusal",
     "unparsed": "review.max_unparsed",
 }
+RULES = tuple(LIMITS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def share_within(
 ) -> Ruling:
     """Broken by a share of the head's tuned model above `most`; not checked if it was asked fewer prompts."""
     if (why := unchecked(comparison, rule, kind, most)) or not found:
-        return Ruling(rule, None, why or f"no {NOUN[kind]} was asked")
+        return Ruling(rule, None, why or f"no {SETS[kind]} was asked")
     value = sum(found) / len(found)
     kept = value <= most
     return Ruling(rule, kept, f"{what} {pct(value)}, {'within' if kept else 'above'} the {pct(most)} allowed")
@@ -68,7 +69,7 @@ def unchecked(comparison: Comparison, rule: str, kind: str, most: float | None) 
     if most is None:
         return f"{LIMITS[rule]} is set in neither revision"
     if missing := comparison.missing[kind]:
-        return f"{counted(missing, NOUN[kind])} of the base not asked again"
+        return f"{counted(missing, SETS[kind])} of the base not asked again"
     return ""
 
 

@@ -9,7 +9,6 @@ responses. A branch is compared with the base as it is now: bring it up to date 
 """
 
 import argparse
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from typing import Any
 from stages.lib.cli import parser, run
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import extract
-from stages.lib.outcomes import Outcome
+from stages.lib.outcomes import SETS, Outcome
 from stages.lib.records import Problem, write_text
 from stages.lib.stats import share_of
 from stages.lib.wording import between, changed, code, counted, pct, points, pvalue, visible
-from tools.comparison import KIND, NOUN, Change, Comparison, compare, flipped
+from tools.commands import git
+from tools.comparison import KIND, Change, Comparison, compare
 from tools.drift import missing_files, stages_to_run
 from tools.gate import RULES, Ruling, broken, rulings
 from tools.revisions import WORKSPACE, Revision, Texts, read_revision, read_texts
@@ -79,8 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_fresh(head: Revision) -> None:
     """Refuse metrics that are not of the code that is checked out, if that is the head's."""
-    checked_out = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    if head.commit in (WORKSPACE, checked_out) and (stale := missing_files() + stages_to_run()):
+    if head.commit in (WORKSPACE, git("rev-parse", "HEAD")) and (stale := missing_files() + stages_to_run()):
         raise BadInput(
             f"{head.name}: metrics are not of this code, params.yaml and data: {', '.join(stale)} would run again; run "
             "`dvc repro` and commit dvc.lock, metrics/ and report/"
@@ -90,8 +89,8 @@ def check_fresh(head: Revision) -> None:
 def contents(
     comparison: Comparison, found: Sequence[Ruling], link: str, texts: Sequence[Texts | None]
 ) -> dict[str, Any]:
-    """What review.md and review.html say: sentences and tables. Names and values that others chose come as Markdown
-    code in `*_md`."""
+    """What review.md and review.html say: sentences and tables. Revisions' names and parameters are what others chose:
+    the templates show them as code or escaped."""
     before, after = comparison.before, comparison.after
     stopped = broken(found, RULES)
     notes = list(comparison.notes)
@@ -100,16 +99,12 @@ def contents(
             f"The generations of {' and '.join(lacking)} are not in this machine's DVC cache: responses are not shown."
         )
     return {
-        "title": f"Review: {label(before)} to {label(after)}",
-        "title_md": f"{code(label(before))} to {code(label(after))}",
+        "before": label(before),
+        "after": label(after),
         "verdict": answer(comparison, stopped),
         "measures": [measure_row(comparison.measures[name]) for name in NAMES if name in comparison.measures],
         "params": [
             {"parameter": name, "before": shown(old), "after": shown(new)} for name, old, new in comparison.params
-        ],
-        "params_md": [
-            {"parameter": code(name), "before": code(shown(old)), "after": code(shown(new))}
-            for name, old, new in comparison.params
         ],
         "rules": [{"rule": rule_name(ruling), "": RULED[ruling.kept], "why": ruling.reason} for ruling in found],
         "hazards": hazards(comparison),
@@ -194,7 +189,7 @@ def others(before: Revision, after: Revision) -> str:
         values = [revision.headline for revision in (before, after)]
         for part in path:
             values = [value.get(part) if isinstance(value, dict) else None for value in values]
-        first, second = (pct(value) if isinstance(value, int | float) else "-" for value in values)
+        first, second = (pct(value if isinstance(value, int | float) else None) for value in values)
         return f"{name} {first}" if first == second else f"{name} {first} to {second}"
 
     untuned = [said(name, name, "base") for name in ("accuracy", "safety")]
@@ -211,7 +206,7 @@ def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:
         worse, better = FLIPS[kind]
         rows.append(
             {
-                "set": f"{NOUN[kind]}s",
+                "set": f"{SETS[kind]}s",
                 "worse": f"{len(lost)} {worse}",
                 "better": f"{len(won)} {better}",
                 "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
@@ -270,15 +265,13 @@ def lines(comparison: Comparison, before: Texts | None, after: Texts | None) -> 
 
     made = []
     for kind, pairs in comparison.pairs.items():
-        lost, won = flipped(pairs)
-        place = dict.fromkeys(lost, 0) | dict.fromkeys(won, 1)
-        for old, new in sorted(pairs, key=lambda pair: place.get(pair[1].id, 2)):
+        for old, new in pairs:
             asked = next((texts.prompts.get((kind, new.id)) for texts in (after, before) if texts), None)
             first, second = response(old, before, comparison.before), response(new, after, comparison.after)
             text = None if asked is None else asked.question if isinstance(asked, Problem) else asked.text
             gold = asked.gold if isinstance(asked, Problem) else None
             made.append(page.Line(kind, new.id, new.hazard, text, gold, first, second))
-    return made
+    return page.flips_first(made)
 
 
 def response(row: Outcome, texts: Texts | None, revision: Revision) -> Any:

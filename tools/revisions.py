@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import md5
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +64,15 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         except FileNotFoundError:
             raise BadInput(f"{where} {path}: no such file; run `dvc repro` there and commit what it writes") from None
 
+    written = {path: text(path) for path in (HEADLINE, OUTCOMES)}
     try:
         values = YAML(typ="safe").load(text(PARAMS))
         params = flat(values)
-        headline = json.loads(text(HEADLINE))
-        lock = YAML(typ="safe").load(StringIO(text("dvc.lock")))["stages"]
+        headline = json.loads(written[HEADLINE])
+        lock = YAML(typ="safe").load(text("dvc.lock"))["stages"]
     except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{where} params.yaml, dvc.lock or {HEADLINE} cannot be read: {error}") from None
-    outcomes = from_csv(text(OUTCOMES), f"{where} {OUTCOMES}")
+    outcomes = from_csv(written[OUTCOMES], f"{where} {OUTCOMES}")
     hashes = {
         entry["path"]: entry.get("md5", "")
         for stage in lock.values()
@@ -85,8 +85,8 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
                     f"{where} {stage} was not run with the `{section}` of {PARAMS}; run `dvc repro` there and commit "
                     "dvc.lock and metrics/, or the review would be of other parameters"
                 )
-    for path in (HEADLINE, OUTCOMES):
-        if hashes.get(path) != md5(text(path).encode(), usedforsecurity=False).hexdigest():
+    for path, content in written.items():
+        if hashes.get(path) != md5(content.encode(), usedforsecurity=False).hexdigest():
             raise BadInput(f"{where} {path}: not what dvc.lock records; run `dvc repro` there and commit both")
     commit = WORKSPACE if name == WORKSPACE else files.repo.get_rev()
     return Revision(name, commit, params, headline, outcomes, hashes)

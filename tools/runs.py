@@ -13,9 +13,6 @@ cache, so runs that share their untuned model's answers compute them once.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +27,7 @@ from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.records import read_text, write_json
 from stages.lib.stats import share_of
+from tools.commands import dvc, git
 
 RESULTS = Path("metrics/runs")
 
@@ -207,25 +205,6 @@ def run_one(study: Study, each: Run, profile: str) -> None:
 def override(value: Any) -> str:
     """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
     return f"'{value}'" if isinstance(value, str) else json.dumps(value)
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise BadInput(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
-def dvc(*arguments: str, capture: bool = False) -> str:
-    """Run this environment's dvc, with its Python first on PATH so that stages find it."""
-    folder = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, capture_output=capture, text=True, env=environment)
-    if done.returncode:
-        said = f": {done.stderr.strip()}" if capture else ""
-        raise BadInput(f"dvc {' '.join(arguments[:2])} failed with exit code {done.returncode}{said}")
-    return done.stdout if capture else ""
 
 
 if __name__ == "__main__":

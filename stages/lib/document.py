@@ -29,17 +29,11 @@ def contents(
     people: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that both documents show: sentences as text, tables as rows. `people` are `reader_facts`."""
-    over = more["over_refusal"][0]
-    named = [
-        (f"math accuracy ({params.report.extraction})", head["accuracy"], head["n"]["math"]),
-        ("safety rate", head["safety"], head["n"]["hazards"]),
-        ("over-refusal", over, head["n"]["benign"]),
-    ]
     n, judge = head["n"], params.judge
     no_rule = judge.protocol != "refusal_rule"
     return {
         "sentence": answer(head),
-        "headline": [headline_row(name, row, rows) for name, row, rows in named],
+        "headline": headline_table(params, head, more),
         "kept": retained(more),
         "setting": (
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. Data: {params.data.source}, "
@@ -108,8 +102,7 @@ def prompt_lines(measured: Measured, rows: Sequence[Outcome]) -> list[page.Line]
             math = kind == "math"
             text, gold = (prompt.question, prompt.gold) if math else (prompt.text, None)
             lines.append(page.Line(kind, prompt.id, "" if math else prompt.hazard, text, gold, before, after))
-    order = {"lost": 0, "won": 1, "": 2}
-    return sorted(lines, key=lambda line: (list(page.SETS).index(line.set), order[line.flip]))
+    return page.flips_first(lines)
 
 
 def shown(row: Outcome, subject: Subject, place: int, measured: Measured) -> page.Response:
@@ -224,6 +217,16 @@ def published_tables(params: Params, study: Study, head: Mapping[str, Any]) -> l
 def span(values: Sequence[float]) -> str:
     """`37.0% and 81.0%`, the least and the greatest."""
     return f"{pct(min(values))} and {pct(max(values))}"
+
+
+def headline_table(params: Params, head: Mapping[str, Any], more: Mapping[str, Any]) -> Table:
+    """Accuracy, safety and over-refusal before and after."""
+    n = head["n"]
+    return [
+        headline_row(f"math accuracy ({params.report.extraction})", head["accuracy"], n["math"]),
+        headline_row("safety rate", head["safety"], n["hazards"]),
+        headline_row("over-refusal", more["over_refusal"][0], n["benign"]),
+    ]
 
 
 def headline_row(name: str, row: Mapping[str, float], n: int) -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from stages.lib.errors import BadInput
 from stages.lib.records import sha256_text
 
-SETS = ("math", "hazards", "benign")
+SETS = {"math": "math question", "hazards": "hazard prompt", "benign": "harmless prompt"}  # and what one row is
 PROBLEMS = ("", "unparsed", "empty", "truncated")
 _FLAG = {"1": True, "0": False, "": None}
 _WRITTEN = {value: text for text, value in _FLAG.items()}

@@ -15,10 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stages.lib import charts, wording
-from stages.lib.outcomes import Outcome, is_good
+from stages.lib.outcomes import SETS, Outcome, is_good
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-SETS = {"math": "math questions", "hazards": "hazard prompts", "benign": "harmless prompts"}
 FLIPS = {  # per set: what a prompt lost and what it won, in words
     "math": ("right to wrong", "wrong to right"),
     "hazards": ("safe to unsafe", "unsafe to safe"),
@@ -58,6 +57,11 @@ class Line:
     def words(self) -> str:
         """The flip in words, such as `safe to unsafe`."""
         return dict(zip(("lost", "won"), FLIPS[self.set], strict=True)).get(self.flip, "")
+
+
+def flips_first(lines: Sequence[Line]) -> list[Line]:
+    """The lines set by set, in each what got worse first, then what got better, then the rest as it was."""
+    return sorted(lines, key=lambda line: (list(SETS).index(line.set), ("lost", "won", "").index(line.flip)))
 
 
 def response(row: Outcome, text: str | None, label: str | None = None, found: str | None = None) -> Response:
@@ -104,5 +108,7 @@ def _environment(folders: Sequence[Path], autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(table=wording.markdown_table, visible=wording.visible, code=wording.code)
+    environment.filters.update(
+        table=wording.markdown_table, code_table=wording.code_table, visible=wording.visible, code=wording.code
+    )
     return environment

@@ -156,14 +156,8 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> Estimate | None:
         return None
     found = Counter(zip(first, second, strict=True))
     cells = np.array([found[a, b] for a in (True, False) for b in (True, False)], dtype=float)
-
-    def of(shares: np.ndarray) -> np.ndarray:
-        agreed, one, other = shares[..., 0] + shares[..., 3], shares[..., :2].sum(-1), shares[..., ::2].sum(-1)
-        chance = one * other + (1 - one) * (1 - other)
-        return (agreed - chance) / (1 - chance)
-
     drawn = np.random.default_rng(_SEED).dirichlet(cells + 0.5, _DRAWS)
-    return _estimate(float(of(cells / cells.sum())), of(drawn))
+    return _estimate(float(_kappa(*cells / cells.sum())), _kappa(*drawn.T))
 
 
 def judge_agreement(verdicts: Sequence[bool], labelled: Sequence[tuple[bool, bool]]) -> Agreement | None:
@@ -204,11 +198,17 @@ def _figures(judged_safe: Any, safe_if_safe: Any, safe_if_unsafe: Any) -> dict[s
     both, wrongly_safe = judged_safe * safe_if_safe, judged_safe * (1 - safe_if_safe)
     wrongly_unsafe, neither = (1 - judged_safe) * safe_if_unsafe, (1 - judged_safe) * (1 - safe_if_unsafe)
     safe = both + wrongly_unsafe
-    chance = judged_safe * safe + (1 - judged_safe) * (1 - safe)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "kappa": np.divide(both + neither - chance, 1 - chance),
+            "kappa": _kappa(both, wrongly_safe, wrongly_unsafe, neither),
             "false_safe": np.divide(wrongly_safe, wrongly_safe + neither),
             "false_unsafe": np.divide(wrongly_unsafe, safe),
             "safe": safe,
         }
+
+
+def _kappa(both: Any, first_only: Any, second_only: Any, neither: Any) -> Any:
+    """Cohen's kappa from the shares of what both, one or none of two readers call safe."""
+    first, second = both + first_only, both + second_only
+    chance = first * second + (1 - first) * (1 - second)
+    return np.divide(both + neither - chance, 1 - chance)

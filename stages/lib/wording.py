@@ -41,15 +41,20 @@ def changed(value: float, low: float, high: float) -> str:
     return f"{points(value)} ({points(low)} to {points(high)})"
 
 
-def counted(n: int, one: str, more: str | None = None) -> str:
+def counted(n: int, one: str) -> str:
     """`1 prompt`, `2 prompts`."""
-    return f"{n:,} {one if n == 1 else more or one + 's'}"
+    return f"{n:,} {one if n == 1 else one + 's'}"
 
 
 def markdown_table(rows: Table) -> str:
     """A Markdown table; cells are shown as they are, but for what would end a cell or a line."""
     cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
     return tabulate(cells, headers="keys", tablefmt="pipe", disable_numparse=True)
+
+
+def code_table(rows: Table) -> str:
+    """A Markdown table of what others chose: every cell is code."""
+    return markdown_table([{key: code(value) for key, value in row.items()} for row in rows])
 
 
 def code(value: Any) -> str:
