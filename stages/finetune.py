@@ -4,6 +4,7 @@
 
 LoRA on a frozen base model, 4-bit NF4 if model.quantization says so; lora.enabled: false tunes all weights. Costs about
 0.3 s per 100 tokens of training text for the embedded model on two CPU cores; examples are computed once per update.
+Killed at any moment, the same command goes on from the last checkpoint.
 """
 
 import json
@@ -14,7 +15,8 @@ from pathlib import Path
 from stages.lib.cli import no_arguments, run
 from stages.lib.models import check_present
 from stages.lib.params import load_params
-from stages.lib.records import Problem, read_jsonl, sha256_file, write_text
+from stages.lib.records import Problem, read_jsonl, sha256_file, write_sums, write_text
+from stages.lib.unfinished import unfinished
 
 PREPARED = Path("data/prepared")
 TUNED = Path("models/tuned")
@@ -34,6 +36,8 @@ def main() -> None:
     from stages.lib.cost import write_cost
 
     model, lora, settings = params.model, params.lora, params.finetune
+    used = {"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings}
+    inputs = [PREPARED / "train.jsonl", PREPARED / "shots.jsonl", *models.own_files(model.name)]
     source = models.find(model.name, model.revision)
     tokenizer = models.load_tokenizer(source)
     encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
@@ -41,22 +45,23 @@ def main() -> None:
     base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
     tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
 
-    start = time.perf_counter()
-    steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16")
-    seconds = time.perf_counter() - start
+    with unfinished("finetune", used, inputs) as keep:
+        start = time.perf_counter()
+        steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
+        seconds = time.perf_counter() - start
 
-    part = TUNED.with_name(".tuned.part")
-    shutil.rmtree(part, ignore_errors=True)
-    training.save(tuned, tokenizer, part, model.dtype)
-    used = {"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings}
-    write_text(part / "README.md", card({name: section.model_dump() for name, section in used.items()}, len(rows)))
-    shutil.rmtree(TUNED, ignore_errors=True)
-    part.replace(TUNED)
-    header = "step,epoch,loss,learning_rate\n"
-    lines = [f"{s['step']},{s['epoch']:.4f},{s['loss']:.6f},{s['learning_rate']:.3e}\n" for s in steps]
-    write_text(Path("metrics/loss.csv"), header + "".join(lines))
-    tokens = round(sum(len(row["input_ids"]) for row in encoded) * settings.epochs)
-    write_cost("finetune", seconds, len(rows), tokens)
+        part = TUNED.with_name(".tuned.part")
+        shutil.rmtree(part, ignore_errors=True)
+        training.save(tuned, tokenizer, part, model.dtype)
+        write_text(part / "README.md", card({name: section.model_dump() for name, section in used.items()}, len(rows)))
+        write_sums(part)
+        shutil.rmtree(TUNED, ignore_errors=True)
+        part.replace(TUNED)
+        header = "step,epoch,loss,learning_rate\n"
+        lines = [f"{s['step']},{s['epoch']:.4f},{s['loss']:.6f},{s['learning_rate']:.3e}\n" for s in steps]
+        write_text(Path("metrics/loss.csv"), header + "".join(lines))
+        tokens = round(sum(len(row["input_ids"]) for row in encoded) * settings.epochs)
+        write_cost("finetune", seconds, len(rows), tokens)
     print(
         f"finetune: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
         f"{seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"

@@ -2,7 +2,8 @@
 
     python -m stages.gen_math base|tuned
 
-Greedy answers to the test questions, behind the same fixed example problems that training used.
+Greedy answers to the test questions, behind the same fixed example problems that training used. Killed at any
+moment, the same command goes on after the last finished batch of gen_math.batch_size questions.
 """
 
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> None:
     write_answers(
         stage="gen_math",
         subject=subject,
+        params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+        inputs=[PREPARED / "test.jsonl", PREPARED / "shots.jsonl"],
         model=params.model,
         settings=params.gen_math,
         ids=[row.id for row in questions],

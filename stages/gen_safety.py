@@ -2,7 +2,8 @@
 
     python -m stages.gen_safety base|tuned
 
-Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn.
+Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn. Killed at any
+moment, the same command goes on after the last finished batch of gen_safety.batch_size prompts.
 """
 
 from pathlib import Path
@@ -30,6 +31,8 @@ def main() -> None:
     write_answers(
         stage="gen_safety",
         subject=subject,
+        params={"model": params.model, "gen_safety": params.gen_safety},
+        inputs=[PREPARED / "hazards.jsonl", PREPARED / "benign.jsonl"],
         model=params.model,
         settings=params.gen_safety,
         ids=[row.id for row in prompts],

@@ -22,6 +22,7 @@ from stages.lib.outcomes import to_csv
 from stages.lib.params import Params, load_params
 from stages.lib.published import load_study
 from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, read_text, rounded, write_json, write_text
+from stages.lib.unfinished import clear_finished
 
 PREPARED, GENERATED, ANNOTATIONS = Path("data/prepared"), Path("data/generated"), Path("data/annotations")
 METRICS, REPORT = Path("metrics"), Path("report")
@@ -55,6 +56,7 @@ def main() -> None:
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
     write_text(REPORT / "report.html", document.html(params, study, more, METRICS / "loss.csv", lines, facts))
+    clear_finished()
     print(f"report: {facts['sentence']} Open report/report.html, or see report/report.md.")
 
 

@@ -127,7 +127,8 @@ def test_no_slot_idles_while_prompts_wait(loaded, monkeypatch):
     advance = engine.Rows.advance
     monkeypatch.setattr(engine.Rows, "advance", lambda rows: active.append(len(rows.lengths)) or advance(rows))
     model, tokenizer = loaded
-    greedy(model, tokenizer, questions(tokenizer, 60, 1), LIMIT, 20, "test")
+    monkeypatch.setattr(engine, "_fitting", lambda *_: 20)  # a third of the batch fits
+    greedy(model, tokenizer, questions(tokenizer, 60, 1), LIMIT, 60, "test")
     assert active[0] == 20
     assert min(active[: len(active) // 2]) > 20 * (1 - engine.REFILL)
 

@@ -9,25 +9,38 @@ from stages.lib.errors import BadInput
 
 
 def git(*arguments: str) -> str:
-    """Run git and return what it printed. Raises BadInput with its message if it fails."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    """Run git and return what it printed. Raises BadInput with its message if it fails.
+
+    Out of reach of what ends this process and its group (Ctrl-C, a kill): half a commit would leave a locked index.
+    """
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, start_new_session=True)
     if done.returncode:
         raise BadInput(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-def dvc(*arguments: str, capture: bool = False) -> str:
+def dvc(*arguments: str, capture: bool = False, folder: Path | None = None) -> str:
     """Run dvc and return what it printed, if that was captured. Raises BadInput if it fails."""
-    done = run_dvc(*arguments, capture=capture)
+    done = run_dvc(*arguments, capture=capture, folder=folder)
     if done.returncode:
         said = f": {done.stderr.strip()}" if capture else ""
         raise BadInput(f"dvc {' '.join(arguments[:2])} failed with exit code {done.returncode}{said}")
     return done.stdout if capture else ""
 
 
-def run_dvc(*arguments: str, capture: bool) -> subprocess.CompletedProcess[str]:
-    """Run dvc, whatever becomes of it."""
-    folder = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+def run_dvc(*arguments: str, capture: bool, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run dvc (in another repository, if one is given), whatever becomes of it.
+
+    On Ctrl-C it is waited for: DVC lets the stage at work end, then itself, and so nothing is left half-done.
+    """
+    own = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', '')}"}
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, capture_output=capture, text=True, env=environment)
+    pipe = subprocess.PIPE if capture else None
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=folder)
+    try:
+        said, failed = process.communicate()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, said, failed)

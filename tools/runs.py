@@ -2,23 +2,30 @@
 
     python -m tools.runs list                           the table: hyperparameters, published and measured results
     python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
-    python -m tools.runs run run04 [--profile paper]    dvc exp run in a folder of its own, result kept in metrics/runs/
+    python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
     python -m tools.runs run --all
     python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
 
 Profiles are in runs.yaml: embedded (the default, this repository's small model and data, on a CPU) and paper. A result
 is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change come from DVC's run
 cache, so runs that share their untuned model's answers compute them once.
+
+`run` measures the commit that is checked out, without uncommitted changes, in a clone under .ckpt/ that shares DVC's
+cache; it touches nothing of this checkout but the result. Killed at any moment, the same command goes on: finished
+stages come from the cache, the stage at work from its checkpoint, and the clone that was left is made anew.
 """
 
 import argparse
 import json
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from stages.lib.cli import parser, run
@@ -30,6 +37,7 @@ from stages.lib.stats import share_of
 from tools.commands import dvc, git
 
 RESULTS = Path("metrics/runs")
+WORK = Path(".ckpt")
 
 
 def main() -> None:
@@ -43,8 +51,9 @@ def main() -> None:
         results(study, arguments.profile)
     else:
         chosen = study.runs if arguments.all else [study.run(arguments.run)]
-        for each in chosen:
-            run_one(study, each, arguments.profile)
+        with one_at_a_time():
+            for each in chosen:
+                run_one(study, each, arguments.profile)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -177,20 +186,21 @@ def points(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[dict[str, Any]
 
 
 def run_one(study: Study, each: Run, profile: str) -> None:
-    """Run one of the ten as a DVC experiment in a folder of its own, then write and commit its result."""
+    """Run one of the ten as a DVC experiment in a clone of its own, then write and commit its result."""
     overrides = study.overrides(each, profile)
     resolve(read_yaml(Path("params.yaml")), overrides, str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
     name, start = f"{each.name}-{profile}", git("rev-parse", "HEAD")
-    if name in dvc("exp", "list", "--name-only", capture=True).split():
-        dvc("exp", "remove", name, capture=True)
     settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
-    print(f"{name}: dvc exp run --temp", flush=True)
+    print(f"{name}: dvc exp run", flush=True)
     started = time.monotonic()
-    dvc("exp", "run", "--temp", "--name", name, *settings)
+    clone = fresh_clone(start)
+    dvc("exp", "run", "--name", name, *settings, folder=clone)
 
     experiment = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
+    git("fetch", "--quiet", str(clone), f"+{experiment}:{experiment}")
+    shutil.rmtree(clone)
     head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
     values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
     path = result_file(each, profile)
@@ -200,6 +210,33 @@ def run_one(study: Study, each: Run, profile: str) -> None:
         git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
     minutes = (time.monotonic() - started) / 60
     print(f"{name}: {measured(path)} (accuracy / safety), {minutes:.1f} min, committed as {path}", flush=True)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Refuse to run beside another `tools.runs run` of this checkout."""
+    WORK.mkdir(exist_ok=True)
+    try:
+        with FileLock(WORK / "runs.lock", timeout=0):
+            yield
+    except Timeout:
+        raise BadInput(
+            "another `tools.runs run` is at work in this checkout; wait until it is done, or stop it"
+        ) from None
+
+
+def fresh_clone(commit: str) -> Path:
+    """A clone of this repository at a commit that shares its DVC cache and its unfinished work."""
+    clone = WORK / "clone"
+    shutil.rmtree(clone, ignore_errors=True)  # of a run that was killed
+    git("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
+    git("-C", str(clone), "checkout", "--quiet", "--detach", commit)
+    local = Path(".dvc/config.local")
+    if local.is_file():
+        shutil.copy(local, clone / local)
+    dvc("config", "--local", "cache.dir", dvc("cache", "dir", capture=True).strip(), folder=clone)
+    (clone / WORK.name).symlink_to(WORK.resolve())
+    return clone
 
 
 def override(value: Any) -> str:

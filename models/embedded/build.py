@@ -20,7 +20,7 @@ from stages.lib.cli import parser, run
 from stages.lib.embedded import PLAIN, SETTINGS, WEIGHTS
 from stages.lib.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
 from stages.lib.params import Finetune, Lora
-from stages.lib.records import NonEmpty, Row, read_jsonl, write_jsonl
+from stages.lib.records import NonEmpty, Row, read_jsonl, write_jsonl, write_sums
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "data" / "embedded"
@@ -246,6 +246,7 @@ def build(what: str, seed: int, folder: Path) -> None:
         for name in (WEIGHTS, SETTINGS):  # not peft's empty card
             part = shutil.copy(Path(scratch) / name, folder / f".{name}.part")
             Path(part).replace(folder / name)
+        write_sums(folder)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
     It holds its own special tokens: tokenize it with add_special_tokens=False.
     """
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(_plain(tokenizer, messages), tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise BadInput(f"the model's chat template refuses these turns: {error}") from None
 
@@ -44,7 +44,23 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
 def render_completion(tokenizer: Any, messages: Sequence[Message], answer: str) -> str:
     """What the chat template writes after `render_prompt` for this answer, up to and with the end-of-turn token."""
     prompt = render_prompt(tokenizer, messages)
-    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+    turns = _plain(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
     if not whole.startswith(prompt):
         raise BadInput("the model's chat template does not continue its own generation prompt; it cannot be trained on")
     return whole[len(prompt) :].rstrip("\n")
+
+
+def plain_text(tokenizer: Any, text: str) -> str:
+    """The text with the tokenizer's control tokens taken apart, `<|im_end|>` to `< |im_end|>`.
+
+    Written out in a prompt or in a response, they would end its turn and open another: data would become instructions.
+    """
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content in text:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+    return text
+
+
+def _plain(tokenizer: Any, messages: Sequence[Message]) -> list[Message]:
+    return [{**message, "content": plain_text(tokenizer, message["content"])} for message in messages]

@@ -1,27 +1,50 @@
 """How a stage or tool starts and ends: its arguments, and what an error looks like from outside.
 
-Exit codes: 0 done, 1 bad input (one message on stderr), 2 wrong arguments, 130 interrupted; a traceback is a bug.
+Exit codes: 0 done, 1 bad input or a machine that refuses (one message on stderr), 2 wrong arguments, 130 interrupted; a
+traceback is a bug.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from stages.lib.errors import BadInput
 
 SUBJECTS = ("base", "tuned")
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE, errno.EFBIG)
+# safetensors, and torch.save, which says no more than that a file is shorter than it should be
+REFUSALS_IN_WORDS = ("(os error 28)", "(os error 30)", "inline_container.cc")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run main(); end the process with 1 on BadInput and with 130 on Ctrl-C."""
+    """Run main(); end the process with 1 on BadInput and where the machine refuses, with 130 on Ctrl-C."""
     try:
         main()
+        sys.stdout.flush()
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(1, f"error: {error}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(130, "interrupted; the same command goes on from here")
+    except Exception as error:
+        if not _refused(error):
+            raise
+        where = getattr(error, "filename", None) or "a file"
+        _end(1, f"error: {where} cannot be written or read ({error}). Mend that and run this again: nothing is lost")
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the machine refused, not the program: a full or read-only disk, no permission, a terminal gone."""
+    if isinstance(error, OSError):
+        return error.errno in REFUSALS
+    return any(words in str(error) for words in REFUSALS_IN_WORDS)
+
+
+def _end(code: int, message: str) -> None:
+    with suppress(OSError):  # stderr may be gone as well
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

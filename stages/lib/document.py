@@ -35,6 +35,7 @@ def contents(
         "sentence": answer(head),
         "headline": headline_table(params, head, more),
         "kept": retained(more),
+        "warnings": warnings(more["problems"]),
         "setting": (
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. Data: {params.data.source}, "
             f"{counted(n['math'], 'test question')} behind {counted(params.fewshot.shots, 'example problem')}, "
@@ -189,6 +190,26 @@ def reader_facts(
         both = f"{visible(first)} and {visible(second)} both read {counted(n, 'response')}"
         notes.append(f"{both}: Cohen's kappa {agreed}.")
     return {"readers": rows, "reader_notes": notes}
+
+
+def warnings(problems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What makes a subject's numbers doubtful: degenerate texts, or a model that never ends its turn."""
+    found = []
+    for row in problems:
+        model = f"the {'untuned' if row['subject'] == 'base' else 'tuned'} model's"
+        for key, texts in (("degenerate_answers", "math answers"), ("degenerate", "responses")):
+            if row[key]:
+                found.append(f"{pct(row[key])} of {model} {texts} are degenerate: one token or word, over and over.")
+        for key, texts, limit in (
+            ("truncated", "math answers", "gen_math"),
+            ("truncated_responses", "responses", "gen_safety"),
+        ):
+            if row[key] == 1:
+                found.append(
+                    f"All of {model} {texts} are cut off at {limit}.max_new_tokens: the limit is too low, or the model "
+                    "does not end its turn any more."
+                )
+    return found
 
 
 def interval(of: Any) -> str:

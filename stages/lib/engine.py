@@ -6,14 +6,19 @@ it is packed without padding. Rows are taken in by length, longest first; a row 
 the free places, so that no slot idles. The tokens are those of transformers' `generate` for each prompt alone (a test
 holds it in float32).
 
-`batch_size` is the most rows at a time. Fewer are taken, by halves, where memory would not hold them: before the start
-as far as that can be foreseen, and again after an out-of-memory error, which loses only the rows in work.
+Prompts are worked on in batches of `batch_size`, the rest with the last. Results of a finished batch are kept in a
+folder, if one is given, so that a killed stage loses one batch at most; each batch starts from empty slots, so that its
+bits do not depend on what was done before. There are `batch_size` slots. Fewer, by halves, where memory would not hold
+them: before the start as far as that can be foreseen, and again after an out-of-memory error, which loses only the rows
+in work.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +28,8 @@ from tqdm import tqdm
 from stages.lib.attention import NAME, Rows, shared_prefix, use_attention
 from stages.lib.errors import BadInput
 from stages.lib.models import check_length, free_memory
+from stages.lib.records import sha256_text
+from stages.lib.unfinished import read_part, write_part
 
 PREFILL = 2048  # tokens of new rows in one pass: enough for full matrix speed, few enough to stay small in memory
 REFILL = 0.25  # share of the slots that must be free before new rows are taken in
@@ -39,24 +46,39 @@ class Generation:
 
 
 def greedy(
-    model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, batch_size: int, label: str
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    label: str,
+    keep: Path | None = None,
 ) -> list[Generation]:
-    """Continue each rendered prompt greedily, up to its end-of-turn token or max_new_tokens, in the order given."""
+    """Continue each rendered prompt greedily, up to its end-of-turn token or max_new_tokens, in the order given.
+
+    Raises BadInput if the model computes no number (nan) for a next token.
+    """
     ends = end_tokens(model, tokenizer)
-    out: dict[int, Generation] = {}
-    for prompt, new in _each(model, tokenizer, prompts, batch_size, label, partial(_continue, ends), max_new_tokens):
+    work = partial(_continue, sorted(ends))
+    out = []
+    for new in _each(model, tokenizer, prompts, batch_size, label, work, max_new_tokens, keep):
         stopped = new[-1] in ends
         text = tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
-        out[prompt] = Generation(text, "stop" if stopped else "length", len(new))
-    return [out[prompt] for prompt in range(len(prompts))]
+        out.append(Generation(text, "stop" if stopped else "length", len(new)))
+    return out
 
 
 def next_token(
-    model: Any, tokenizer: Any, prompts: Sequence[str], candidates: Sequence[int], batch_size: int, label: str
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    candidates: Sequence[int],
+    batch_size: int,
+    label: str,
+    keep: Path | None = None,
 ) -> list[tuple[int, list[float]]]:
     """For each rendered prompt: the most probable next token, and the log-probabilities of `candidates`."""
-    out = dict(_each(model, tokenizer, prompts, batch_size, label, partial(_score, list(candidates)), 1))
-    return [out[prompt] for prompt in range(len(prompts))]
+    return _each(model, tokenizer, prompts, batch_size, label, partial(_score, list(candidates)), 1, keep)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -76,36 +98,65 @@ class Prompts:
 
 
 def _each(
-    model: Any, tokenizer: Any, prompts: Sequence[str], slots: int, label: str, work: Callable, limit: int
-) -> Iterator[tuple[int, Any]]:
-    """(number of the prompt, its result) as they come, with progress; out of memory, the rest with half the slots."""
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    batch_size: int,
+    label: str,
+    work: partial,
+    limit: int,
+    keep: Path | None,
+) -> list[Any]:
+    """The result of each prompt, batch by batch, with progress. Batches that `keep` holds are taken from there."""
     if not prompts:
-        return
+        return []
     ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     check_length(model, [len(row) + limit for row in ids], f"{label}: with {limit} new tokens, prompt")
     shared = shared_prefix(ids)
     asked = Prompts(ids[0][:shared], [row[shared:] for row in ids], limit)
-    left = sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
+    order = sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
+    results: dict[int, Any] = {}
     with use_attention(model, NAME) as inner, _bar(label, len(ids)) as bar:
-        slots = _fitting(inner, asked, min(slots, len(ids)))
-        while left:
-            try:
-                for prompt, result in work(inner, asked, list(left), slots):
-                    left.remove(prompt)
-                    bar.update(1)
-                    yield prompt, result
-            except (RuntimeError, MemoryError) as error:
-                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-                    raise
-                if slots == 1:
-                    raise BadInput(f"{label}: not enough memory for one prompt at a time") from None
-            if left:
-                slots = (slots + 1) // 2
-                print(f"{label}: out of memory; going on with {slots} rows at a time", file=sys.stderr)
+        slots = _fitting(inner, asked, min(batch_size, len(ids)))
+        for batch in _batches(order, batch_size):
+            name = sha256_text(json.dumps([work.func.__name__, work.args, limit, [ids[prompt] for prompt in batch]]))
+            kept = read_part(keep, name)
+            if kept is None:
+                done, slots = _batch(partial(work, inner, asked), batch, slots, label, bar)
+                write_part(keep, name, {"slots": slots, "results": [done[prompt] for prompt in batch]})
+            else:
+                done, slots = dict(zip(batch, kept["results"], strict=True)), kept["slots"]
+                bar.update(len(batch))
+            results.update(done)
+    return [results[prompt] for prompt in range(len(ids))]
+
+
+def _batches(order: list[int], size: int) -> list[list[int]]:
+    """Batches of `size`; the last holds the rest, too, so that none is small."""
+    count = max(1, len(order) // size)
+    return [order[n * size : (n + 1) * size if n + 1 < count else None] for n in range(count)]
+
+
+def _batch(work: Work, batch: Sequence[int], slots: int, label: str, bar: tqdm) -> tuple[dict[int, Any], int]:
+    """The results of a batch, and the slots it was left with: out of memory, the rest goes on with half of them."""
+    done: dict[int, Any] = {}
+    while left := [prompt for prompt in batch if prompt not in done]:
+        try:
+            for prompt, result in work(left, slots):
+                done[prompt] = result
+                bar.update(1)
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            if slots == 1:
+                raise BadInput(f"{label}: not enough memory for one prompt at a time") from None
+            slots = (slots + 1) // 2
+            print(f"{label}: out of memory; going on with {slots} rows at a time", file=sys.stderr)
+    return done, slots
 
 
 @torch.inference_mode()
-def _continue(ends: set[int], model: Any, asked: Prompts, waiting: list[int], slots: int) -> Iterator:
+def _continue(ends: list[int], model: Any, asked: Prompts, waiting: list[int], slots: int) -> Iterator:
     """Greedy tokens of each waiting prompt, ended by one of `ends` or by the limit."""
     rows = _rows(model, asked, slots)
     active: list[int] = []  # the prompt in each row
@@ -122,7 +173,7 @@ def _continue(ends: set[int], model: Any, asked: Prompts, waiting: list[int], sl
             first = 0
             tokens = torch.tensor([[written[prompt][-1] for prompt in active]], device=model.device)
             logits = model(tokens, position_ids=rows.advance(), rows=rows, use_cache=False).logits[0]
-        for row, token in reversed(list(enumerate(logits.max(-1).indices.tolist(), first))):
+        for row, token in reversed(list(enumerate(_best(logits), first))):
             new = written.setdefault(active[row], [])
             new.append(token)
             if token in ends or len(new) == asked.limit:
@@ -141,7 +192,15 @@ def _score(candidates: list[int], model: Any, asked: Prompts, waiting: list[int]
         fresh = _take(waiting, asked, slots)
         scores = torch.log_softmax(_open(model, asked, rows, fresh).float(), -1)
         rows.lengths.clear()
-        yield from zip(fresh, zip(scores.argmax(-1).tolist(), scores[:, candidates].tolist(), strict=True), strict=True)
+        yield from zip(fresh, zip(_best(scores), scores[:, candidates].tolist(), strict=True), strict=True)
+
+
+def _best(scores: torch.Tensor) -> list[int]:
+    """The most probable token of each row. Raises BadInput where there is none, because the model computed nan."""
+    best = scores.max(-1)
+    if best.values.isnan().any():
+        raise BadInput("the model computes nan instead of a next token: its weights are broken, or its dtype too small")
+    return best.indices.tolist()
 
 
 def _rows(model: Any, asked: Prompts, slots: int) -> Rows:

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.lib.gsm8k import RULES, Rule, extract, is_correct
-from stages.lib.guards import counts_as_safe
+from stages.lib.guards import counts_as_safe, is_degenerate
 from stages.lib.outcomes import Outcome, prompt_key
 from stages.lib.records import Answer, Problem, Prompt, Verdict
 from stages.lib.stats import paired_change, retention, share
 
-LABELS = ("safe", "unsafe", "controversial", "unparsed", "empty")
+LABELS = ("safe", "unsafe", "controversial", "unparsed", "empty", "degenerate")
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def outcomes(measured: Measured) -> list[Outcome]:
 def _trouble(answer: Answer) -> str:
     if not answer.text.strip():
         return "empty"
+    if is_degenerate(answer.text):
+        return "degenerate"
     return "truncated" if answer.finish == "length" else ""
 
 
@@ -126,6 +128,8 @@ def _problems(measured: Measured, subject: Subject) -> dict[str, float]:
     return {
         "unparsed": _mean([verdict.label == "unparsed" for verdict in subject.verdicts]),
         "empty": _mean([not answer.text.strip() for answer in responses]),
+        "degenerate": _mean([is_degenerate(answer.text) for answer in responses]),
+        "degenerate_answers": _mean([is_degenerate(answer.text) for answer in subject.math]),
         "truncated": _mean([answer.finish == "length" for answer in subject.math]),
         "truncated_responses": _mean([answer.finish == "length" for answer in responses]),
         "no_number_found": _mean([extract(answer.text, measured.rule) is None for answer in subject.math]),

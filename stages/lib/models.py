@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from stages.lib.embedded import check_installed, embedded_folder
+from stages.lib.embedded import PLAIN, adapter_folder, check_installed, embedded_folder
 from stages.lib.errors import BadInput
 from stages.lib.params import Model, is_folder
+from stages.lib.records import SUMS, damage, read_text
 
 if TYPE_CHECKING:
     import torch
@@ -46,11 +47,39 @@ def check_present(name: str) -> None:
         check_installed(name)
 
 
+def own_files(name: str) -> list[Path]:
+    """The files and folders outside the code that say which model a name is; a hub model's revision says it."""
+    if is_folder(name):
+        return [Path(name)]
+    return [adapter_folder(name)] if name.startswith("embedded/") and name != PLAIN else []
+
+
 def find(name: str, revision: str | None) -> Source:
-    """The files of a model named as in params.yaml; unpacks an embedded one on first use."""
+    """The files of a model named as in params.yaml; unpacks an embedded one on first use.
+
+    A hub model that is whole in the hub's cache is read from there: no connection is opened, not even to ask for news.
+    """
     check_present(name)
     quiet()
-    return Source(str(embedded_folder(name)) if name.startswith("embedded/") else name, revision)
+    if name.startswith("embedded/"):
+        return Source(str(embedded_folder(name)), None)
+    folder = None if is_folder(name) else _downloaded(name, revision)
+    return Source(str(folder), None) if folder else Source(name, revision)
+
+
+def _downloaded(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model in the hub's cache, if all of its weights and its tokenizer are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    index = folder / "model.safetensors.index.json"
+    weights = set(json.loads(read_text(index))["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    needed = ("config.json", "tokenizer_config.json", *weights)
+    return folder if all((folder / file).is_file() for file in needed) else None
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -109,9 +138,12 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
 def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
     """(model, tokenizer) to generate with: the base model of params with an adapter or weights from `folder`, if any.
 
-    Raises BadInput if the adapter was made for another base model or cannot be loaded whole, and if `tuned` is true but
-    the folder holds nothing (it would be measured as a tuning that changed nothing).
+    Raises BadInput if the adapter was made for another base model or cannot be loaded whole, if a file is not the one
+    that its SHA256SUMS names, and if `tuned` is true but the folder holds nothing (it would be measured as a tuning
+    that changed nothing).
     """
+    if (folder / SUMS).is_file() and (wrong := damage(folder)):
+        raise BadInput(f"{wrong}; run finetune again (`dvc repro` restores it, too)")
     source = find(model.name, model.revision)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
@@ -209,9 +241,13 @@ def _put_on(base: Any, folder: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="(?s).*missing adapter keys")
-            return PeftModel.from_pretrained(base, str(folder)).eval()
+            model = PeftModel.from_pretrained(base, str(folder)).eval()
     except Exception as error:  # whatever a damaged adapter makes the library raise
         raise BadInput(f"{folder}: the adapter cannot be loaded: {_first_line(error)}") from error
+    broken = [name for name, weight in model.named_parameters() if "lora_" in name and not weight.isfinite().all()]
+    if broken:
+        raise BadInput(f"{folder}: the adapter holds nan or infinity, in {broken[0]}; run finetune again")
+    return model
 
 
 def _contiguous(_module: Any, arguments: tuple) -> tuple:

@@ -13,16 +13,16 @@ from stages.lib.errors import BadInput
 from stages.lib.records import sha256_text
 
 SETS = {"math": "math question", "hazards": "hazard prompt", "benign": "harmless prompt"}  # and what one row is
-PROBLEMS = ("", "unparsed", "empty", "truncated")
+PROBLEMS = ("", "unparsed", "empty", "degenerate", "truncated")
 _FLAG = {"1": True, "0": False, "": None}
 _WRITTEN = {value: text for text, value in _FLAG.items()}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem:
-    unparsed, empty or truncated; prompt: the start of the sha256 of its text (of a question: with its right answer), so
-    that an id is never taken on trust."""
+    """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem: one
+    of PROBLEMS; prompt: the start of the sha256 of its text (of a question: with its right answer), so that an id is
+    never taken on trust."""
 
     subject: str
     set: str

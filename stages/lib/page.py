@@ -74,8 +74,8 @@ def response(row: Outcome, text: str | None, label: str | None = None, found: st
         said += ", refused" if row.refused else ""
     else:
         said = "answered" if good else "refused"
-    trouble = {"truncated": "cut off", "unparsed": "no number" if row.set == "math" else "", "empty": "empty"}
-    note = trouble.get(row.problem, "")
+    read = "no number" if row.set == "math" else ""
+    note = {"truncated": "cut off", "unparsed": read}.get(row.problem, row.problem)
     return Response(good, f"{said}, {note}" if note and note not in said else said, text)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from stages.lib.errors import BadInput
 
+SUMS = "SHA256SUMS"
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -48,7 +49,7 @@ class Answer(Row):
 class Verdict(Row):
     """A judge's reading of one response. `label` is None where safety was not asked (benign prompts)."""
 
-    label: Literal["safe", "unsafe", "controversial", "unparsed", "empty"] | None
+    label: Literal["safe", "unsafe", "controversial", "unparsed", "empty", "degenerate"] | None
     p_unsafe: float | None
     categories: list[str]
     refusal: bool  # by the refusal rule
@@ -117,6 +118,8 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with LF line ends. The file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -124,6 +127,8 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:  # a full disk does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -142,6 +147,30 @@ def sha256_file(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(path: Path) -> list[Path]:
+    """All files of a folder, in order of name, or the file itself."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS over all files of a folder, as `sha256sum --check` reads it."""
+    files = [file for file in files_in(folder) if file.name != SUMS]
+    write_text(folder / SUMS, "".join(f"{sha256_file(file)}  {file.relative_to(folder)}\n" for file in files))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder by its SHA256SUMS: a message that names the file, or None."""
+    if not (folder / SUMS).is_file():
+        return f"{folder / SUMS} is missing"
+    for line in read_text(folder / SUMS).splitlines():
+        digest, _, name = line.partition("  ")
+        if not (folder / name).is_file():
+            return f"{folder / name} is missing"
+        if sha256_file(folder / name) != digest:
+            return f"{folder / name} is damaged: its sha256 is not the one in {SUMS}"
+    return None
 
 
 def rounded(value: Any) -> Any:

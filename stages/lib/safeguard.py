@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from stages.lib.engine import greedy, next_token
@@ -28,18 +29,18 @@ def load_guard(settings: Judge) -> tuple[Any, Any]:
 
 
 def ask_llama_guard(
-    model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str
+    model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str, keep: Path | None = None
 ) -> list[tuple[Reading, float | None]]:
     """One forward pass decides: the verdict is its most probable next token, the score p(unsafe) against p(safe).
 
     Only responses found unsafe are continued, for their categories. A most probable token that begins neither word is
-    an unparsed verdict, with no score.
+    an unparsed verdict, with no score. Finished batches are kept in the folder `keep`.
     """
     prompts = [llama_guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
     safe, unsafe = _first_token(tokenizer, "safe"), _first_token(tokenizer, "unsafe")
     if safe == unsafe:
         raise BadInput("judge.model: its tokenizer begins 'safe' and 'unsafe' with the same token")
-    scored = next_token(model, tokenizer, prompts, [safe, unsafe], batch_size, name)
+    scored = next_token(model, tokenizer, prompts, [safe, unsafe], batch_size, name, keep)
     found = [row for row, (best, _) in enumerate(scored) if best == unsafe]
     texts = greedy(
         model,
@@ -48,6 +49,7 @@ def ask_llama_guard(
         LLAMA_GUARD_TOKENS,
         batch_size,
         f"{name} categories",
+        keep,
     )
     # the first token has decided; categories that cannot be read leave the verdict unsafe without any
     categories = {row: parse_llama_guard(text.text).categories for row, text in zip(found, texts, strict=True)}
@@ -62,10 +64,12 @@ def ask_llama_guard(
     return out
 
 
-def ask_qwen3guard(model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str) -> list[Reading]:
-    """Generate each verdict's three lines, greedily, and read them."""
+def ask_qwen3guard(
+    model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str, keep: Path | None = None
+) -> list[Reading]:
+    """Generate each verdict's three lines, greedily, and read them. Finished batches are kept in the folder `keep`."""
     prompts = [guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
-    texts = greedy(model, tokenizer, prompts, QWEN3GUARD_TOKENS, batch_size, name)
+    texts = greedy(model, tokenizer, prompts, QWEN3GUARD_TOKENS, batch_size, name, keep)
     return [parse_qwen3guard(text.text) for text in texts]
 
 

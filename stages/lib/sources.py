@@ -24,9 +24,25 @@ from pydantic import AfterValidator, BaseModel
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import gold_answer
 from stages.lib.params import Data
-from stages.lib.records import NonEmpty, Problem, Prompt, cache_folder, check_row, iter_jsonl, read_text, sha256_file
+from stages.lib.records import (
+    NonEmpty,
+    Problem,
+    Prompt,
+    cache_folder,
+    check_row,
+    iter_jsonl,
+    read_text,
+    sha256_file,
+)
 
 AILUMINATE_URL = "https://raw.githubusercontent.com/mlcommons/ailuminate/{revision}/{file}"
+# the files of data/embedded as they are in git; whoever changes one changes its hash here
+EMBEDDED_SHA256 = {
+    "train": "f12d1213ca614c8e8112866a95e78ba23f39477182acdcf25f93190df5a1ac1a",
+    "test": "26f760ca89238c27be180940fab7aa4efbd3c9fb85371d1a9298302efaf0bb2b",
+    "hazards": "9f394127a8c776fef02b82098c385ef00d4ce7fecd6b1b9eeab791b3168c46b2",
+    "benign": "5beaa20fe880a0f88da17d25a8f19c5dfe71f96dcd08252b85fa8b23968c3dd9",
+}
 AILUMINATE_FILE = "airr_official_1.0_demo_en_us_prompt_set_release.csv"
 
 # MLCommons AILuminate v1.0 hazard codes (its taxonomy), in the order of its assessment standard.
@@ -217,7 +233,13 @@ def _unique(path: Path, prompts: list[Prompt]) -> list[Prompt]:
 def _check_file(path: Path, data: Data, name: str) -> None:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; it is named by data.files.{name} in params.yaml")
-    _check_sha256(str(path), sha256_file(path), data.sha256, name)
+    found = sha256_file(path)
+    if data.source == "embedded" and found != EMBEDDED_SHA256[name]:
+        raise BadInput(
+            f"{path}: not the file of this repository (sha256 {found}, not {EMBEDDED_SHA256[name]}); `git checkout "
+            f"{path}` brings it back, and source: file reads data of your own"
+        )
+    _check_sha256(str(path), found, data.sha256, name)
 
 
 def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:

@@ -1,13 +1,16 @@
 """LoRA or full-parameter tuning with transformers' Trainer: rows in, a tuned model and its loss curve out."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from peft import LoraConfig, TaskType, get_peft_model
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -15,12 +18,15 @@ from transformers.trainer_callback import PrinterCallback
 
 from stages.lib.attention import shared_prefix, use_attention
 from stages.lib.chat import math_messages, render_completion, render_prompt
+from stages.lib.checkpoints import Checkpoints, by_step, last_good
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import SOLUTION
 from stages.lib.models import check_length, device
 from stages.lib.packing import IGNORED, NAME, Row, pack, packed_loss, rows_per_pack
 from stages.lib.params import Finetune, Lora
 from stages.lib.records import Problem, write_json
+
+EXPLODED = 10  # times the first loss (or 1 nat, if that is more) is no training any more
 
 
 def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> Row:
@@ -57,13 +63,19 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
     )
     tuned = get_peft_model(model, config)
     config.base_model_name_or_path, config.revision = name, revision  # the name, not this machine's folder
+    # peft would ask the hub, at every checkpoint, whether the base vocabulary grew; it did not
+    tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
     return tuned
 
 
-def train(model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool) -> list[dict]:
+def train(
+    model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool, keep: Path | None = None
+) -> list[dict[str, float]]:
     """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update.
 
     The rows of an update are packed behind one copy of what all training rows begin with, in as few passes as they fit.
+    With a folder to `keep` checkpoints in, it goes on from the last good one there. Raises BadInput if the loss is no
+    number any more or explodes, and if memory does not hold a pass.
     """
     lengths = [len(row["input_ids"]) for row in rows]
     check_length(model, lengths, "finetune: training row")
@@ -74,14 +86,26 @@ def train(model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool) -> li
     with TemporaryDirectory() as unused, use_attention(model, NAME):
         trainer = Trainer(
             model=model,
-            args=_one_device(arguments(settings, packed, bf16, unused)),
+            args=_one_device(arguments(settings, packed, bf16, str(keep or unused))),
             train_dataset=list(rows),
             data_collator=lambda batch: pack(batch, prefix),
             compute_loss_func=packed_loss,
-            callbacks=[_Progress()],
+            callbacks=[_Progress(), _Divergence(), *([Checkpoints()] if keep else [])],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        start = last_good(keep) if keep else None
+        if start:
+            print(f"finetune: going on from {start}", file=sys.stderr)
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            raise BadInput(
+                f"finetune: not enough memory for a pass of {packed} rows, the longest of {max(lengths)} tokens. Set "
+                "finetune.batch_size lower and finetune.accumulation higher by as much (the updates stay the same), "
+                "model.quantization to nf4, or fewshot.shots lower; what was trained so far is kept"
+            ) from None
     keys = ("step", "epoch", "loss", "learning_rate")
     return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
 
@@ -127,7 +151,8 @@ class _Progress(TrainerCallback):
     """A bar with rate, time left and the last loss; nothing when stderr is not a terminal."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc="finetune", unit="step", disable=not sys.stderr.isatty())
+        done, quiet = state.global_step, not sys.stderr.isatty()
+        self.bar = tqdm(total=state.max_steps, initial=done, desc="finetune", unit="step", disable=quiet)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -140,11 +165,29 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+class _Divergence(TrainerCallback):
+    """Stops a training that has broken down, before its weights are saved."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss, gradient = logs["loss"], float(logs.get("grad_norm", 0.0))
+        first = next(log["loss"] for log in state.log_history if "loss" in log)
+        if math.isfinite(loss) and math.isfinite(gradient) and loss <= EXPLODED * max(first, 1.0):
+            return
+        good = next(iter(by_step(Path(args.output_dir))), None)
+        raise BadInput(
+            f"finetune: training broke down at update {state.global_step} of {state.max_steps}: loss {loss:.4g} (first "
+            f"{first:.4g}), gradient norm {gradient:.4g}. "
+            f"The last good checkpoint is {good or 'none, it broke too soon'}. Try a lower finetune.learning_rate, "
+            "a higher finetune.warmup_ratio, or model.dtype float32"
+        )
+
+
 def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     """Write an adapter, or all weights in `dtype` with the tokenizer, as safetensors."""
     if hasattr(model, "peft_config"):
-        # peft would ask the hub whether the base vocabulary grew; it did not
-        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(folder)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         config["target_modules"].sort()  # a set in peft, in another order in every process
         write_json(folder / "adapter_config.json", config)

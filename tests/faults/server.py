@@ -1,0 +1,110 @@
+"""Runs stages in forks of one process that has the libraries loaded already, and kills them where it is told to.
+
+    python -m tests.faults.server
+
+One JSON object a line on stdin (folder, stage, arguments, and where to kill: before the n-th file event, or after so
+many seconds), one a line on stdout (exit code or signal, seconds, file events, what it said on stderr). A fork costs no
+import, so that hundreds of kills fit into minutes. File events are Python's audit events: what opens a file to write,
+renames, makes or removes one.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryFile
+
+EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.utime")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+STAGES = ("prepare", "finetune", "gen_math", "gen_safety", "judge", "report")
+
+
+def main() -> None:
+    import datasets  # noqa: F401
+    import peft  # noqa: F401
+    import transformers.trainer  # noqa: F401
+
+    for stage in STAGES:
+        import_module(f"stages.{stage}")
+    for module in ("training", "subjects", "safeguard", "charts", "document"):
+        import_module(f"stages.lib.{module}")
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(serve(json.loads(line))), flush=True)
+
+
+def serve(order: dict) -> dict:
+    """Run a stage in a fork, and say what became of it."""
+    with TemporaryFile() as said, TemporaryFile() as counted:
+        start = time.monotonic()
+        child = os.fork()
+        if not child:
+            work(order, said.fileno(), counted.fileno())
+        _, status = os.waitpid(child, 0)
+        seconds = time.monotonic() - start
+        said.seek(0)
+        counted.seek(0)
+        events = len(counted.read())
+        return {
+            "code": os.waitstatus_to_exitcode(status),
+            "seconds": seconds,
+            "events": events,
+            "stderr": said.read().decode(),
+        }
+
+
+def work(order: dict, said: int, counted: int) -> None:
+    """The fork: a stage as `python -m stages.NAME` runs it."""
+    os.chdir(order["folder"])
+    os.dup2(said, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = [order["stage"], *order["arguments"]]
+    from stages.lib import checkpoints
+    from stages.lib.cli import run
+
+    checkpoints.SHARE = 1e9  # after every update: more moments, and a small training is over before the second otherwise
+    if order["before_event"] is not None:
+        sys.addaudithook(killer(order["before_event"], counted))
+    if order["after_seconds"] is not None:
+        threading.Timer(order["after_seconds"], os.kill, (os.getpid(), signal.SIGKILL)).start()
+    code = 0
+    try:
+        run(import_module(f"stages.{order['stage']}").main)
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def killer(last: int, counted: int):
+    """An audit hook that counts file events within the folder, a byte each, and kills this process before the last."""
+    here = str(Path.cwd())
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if not isinstance(flags, int) or not flags & WRITES:
+                return
+        elif event in EVENTS:
+            path = arguments[0]
+        else:
+            return
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        name = os.fsdecode(path)
+        if os.path.isabs(name) and not name.startswith(here):
+            return
+        if os.lseek(counted, 0, os.SEEK_CUR) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.write(counted, b".")
+
+    return hook
+
+
+if __name__ == "__main__":
+    main()

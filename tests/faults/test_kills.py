@@ -1,0 +1,179 @@
+"""SIGKILL at many moments of every stage: the same command run again continues, and ends with an unbroken run's bytes."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stages.lib.checkpoints import by_step
+from stages.lib.records import SUMS, damage
+from tests.conftest import ROOT, write_params
+from tests.faults.conftest import Ended, Stages
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+MOMENTS = 12  # of each kind: before file events spread over all, and after times spread over the unbroken run's
+COUNT_ONLY = 10**9
+SMALL = {
+    "data__train_rows": 24,
+    "data__test_rows": 24,
+    "data__hazard_rows": 28,
+    "data__benign_rows": 14,
+    "fewshot__shots": 2,
+    "finetune__batch_size": 2,
+    "finetune__learning_rate": 1e-2,
+    "lora__dropout": 0.1,
+    "gen_math__max_new_tokens": 24,
+    "gen_math__batch_size": 4,
+    "gen_safety__max_new_tokens": 24,
+    "gen_safety__batch_size": 4,
+    "model__name": "./tiny",
+    "judge__protocol": "qwen3guard",
+    "judge__model": "./tiny",
+    "judge__batch_size": 4,
+    "judge__max_unparsed": 1.0,
+}
+ORDER = [
+    ("prepare",),
+    ("finetune",),
+    ("gen_math", "base"),
+    ("gen_math", "tuned"),
+    ("gen_safety", "base"),
+    ("gen_safety", "tuned"),
+    ("judge", "base"),
+    ("judge", "tuned"),
+    ("report",),
+]
+KILLED = [stage for stage in ORDER if stage[-1] != "base"]
+OUTPUTS = {
+    "prepare": ["data/prepared", "data/costs/prepare.json"],
+    "finetune": ["models/tuned", "metrics/loss.csv", "data/costs/finetune.json"],
+    "gen_math": ["data/generated/tuned/math.jsonl", "data/costs/gen_math-tuned.json"],
+    "gen_safety": ["data/generated/tuned/safety.jsonl", "data/costs/gen_safety-tuned.json"],
+    "judge": ["data/generated/tuned/verdicts.jsonl", "data/costs/judge-tuned.json"],
+    "report": ["metrics", "report"],
+}
+COSTS = ("cost.json", "report.md", "report.html")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An unbroken run: its folder, and how each stage went."""
+
+    folder: Path
+    ended: dict[str, Ended]
+
+
+@pytest.fixture(scope="module")
+def whole(stages: Stages, tiny_models, tmp_path_factory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    for name in ("data/embedded", "data/annotations", "models/base"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "runs.yaml", folder)
+    shutil.copytree(tiny_models["qwen2"], folder / "tiny")
+    write_params(folder, **SMALL)
+    ended = {}
+    for stage, *arguments in ORDER:
+        ended[stage] = stages.run(folder, stage, *arguments, before_event=COUNT_ONLY)
+        assert ended[stage].code == 0, ended[stage].stderr
+    shutil.rmtree(folder / ".ckpt")  # of the last report's stage, which had nothing to clear after it
+    return Whole(folder, ended)
+
+
+def content(folder: Path, stage: str) -> dict[str, bytes]:
+    """The bytes of a stage's outputs, but for what it cost."""
+    found = {}
+    for name in OUTPUTS[stage]:
+        path = folder / name
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found |= {str(f.relative_to(folder)): f.read_bytes() for f in files if f.is_file() and f.name not in COSTS}
+    return {name: data for name, data in found.items() if not name.startswith("data/costs")}
+
+
+def as_dvc_would(folder: Path, stage: str) -> None:
+    """DVC deletes a stage's outputs before it starts the stage."""
+    for name in OUTPUTS[stage]:
+        path = folder / name
+        if stage == "report":
+            for file in path.rglob("*"):
+                if file.is_file() and file.name != "loss.csv":
+                    file.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def unfinished_parts(folder: Path) -> dict[Path, int]:
+    """The finished batches and whole checkpoints that a killed stage left, and when each was written."""
+    parts = [path for path in (folder / ".ckpt").rglob("*.json") if "checkpoint-" not in str(path)]
+    sums = [path for path in (folder / ".ckpt").rglob(SUMS) if damage(path.parent) is None]
+    return {path: path.stat().st_mtime_ns for path in [*parts, *sums]}
+
+
+@pytest.mark.parametrize("stage", KILLED, ids=lambda stage: stage[0])
+@pytest.mark.parametrize("kind", ["file event", "time"])
+def test_killed_and_run_again(stages, whole, tmp_path, stage, kind, record_property):
+    name, *arguments = stage
+    wanted = content(whole.folder, name)
+    unbroken = whole.ended[name]
+    survived, reused = [], 0
+    for moment in range(MOMENTS):
+        folder = tmp_path / f"{moment}"
+        shutil.copytree(whole.folder, folder)
+        as_dvc_would(folder, name)
+        share = (moment + 0.5) / MOMENTS
+        if kind == "time":
+            killed = stages.run(folder, name, *arguments, after_seconds=share * unbroken.seconds)
+        else:
+            killed = stages.run(folder, name, *arguments, before_event=round(share * unbroken.events))
+        if kind == "time" and killed.code == 0:  # it was faster than the unbroken run
+            continue
+        assert killed.code == -9, killed.stderr
+        parts = unfinished_parts(folder)
+        latest = [path.name for path in by_step(checkpoints(folder)) if damage(path) is None] if parts else []
+
+        as_dvc_would(folder, name)
+        again = stages.run(folder, name, *arguments)
+        assert again.code == 0, again.stderr
+        assert content(folder, name) == wanted, f"other bytes after a kill at {share:.0%}"
+        assert not list(folder.rglob("*.part")), "half-written files are left"
+        if name == "finetune" and latest:
+            assert f"going on from {checkpoints(folder) / latest[0]}" in again.stderr
+        for path, written in parts.items():
+            if path.name != SUMS:
+                assert path.stat().st_mtime_ns == written, f"{path.name} was done a second time"
+                reused += 1
+        survived.append(f"{share:.0%}")
+        shutil.rmtree(folder)
+    record_property("tried", f"{name}: killed by {kind}, {len(survived)} moments: at {', '.join(survived)} of the run")
+    record_property("kills", len(survived))
+    record_property("outcome", f"same bytes each time; {reused} finished batches taken over, none done twice")
+    assert len(survived) >= MOMENTS - 2
+
+
+def checkpoints(folder: Path) -> Path:
+    return next(iter(path for path in (folder / ".ckpt/finetune").glob("*") if path.is_dir()), folder / "none")
+
+
+@pytest.mark.parametrize("stage", KILLED[1:5], ids=lambda stage: stage[0])
+def test_killed_again_and_again_it_still_comes_to_an_end(stages, whole, tmp_path, stage, record_property):
+    name, *arguments = stage
+    folder = tmp_path / "chain"
+    shutil.copytree(whole.folder, folder)
+    step = whole.ended[name].events // 25
+    kills = 0
+    while True:
+        as_dvc_would(folder, name)
+        # the first events of each start are the same; what it gets further by is work
+        ended = stages.run(folder, name, *arguments, before_event=step * 3)
+        if ended.code == 0:
+            break
+        assert ended.code == -9, ended.stderr
+        kills += 1
+        assert kills < 60, "it does not get further"
+    assert content(folder, name) == content(whole.folder, name)
+    record_property("tried", f"{name}: killed again and again, {kills} times before it ended")
+    record_property("kills", kills)
+    record_property("outcome", "each start went on where the one before was killed; same bytes")
