@@ -13,11 +13,12 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test lint drift review gate embedded embedded-chat embedded-guard bench bench-gpu clean
+.PHONY: help setup repro test test-faults lint drift review gate embedded embedded-chat embedded-guard bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
-	@echo "make test    set up if needed, then run every test"
+	@echo "make test    set up if needed, then run every test, but for the kills of the next line"
+	@echo "make test-faults  kill, starve and damage the stages, feed them bad input; writes tests/FAULTS.md (half an hour at most)"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
 	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"
@@ -42,7 +43,10 @@ repro: setup
 	$(RUN) dvc repro
 
 test: setup
-	$(RUN) python -m pytest -m "slow or not slow"
+	$(RUN) python -m pytest -m "not (faults and slow)"
+
+test-faults: setup
+	$(RUN) python -m pytest -m faults --faults-table tests/FAULTS.md
 
 lint: setup
 	$(RUN) ruff check .

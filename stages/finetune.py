@@ -16,6 +16,7 @@ from stages.lib.cli import no_arguments, run
 from stages.lib.models import check_present
 from stages.lib.params import load_params
 from stages.lib.records import Problem, read_jsonl, sha256_file, write_sums, write_text
+from stages.lib.restored import check_inputs
 from stages.lib.unfinished import unfinished
 
 PREPARED = Path("data/prepared")
@@ -26,6 +27,7 @@ def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     check_present(params.model.name)
+    check_inputs()
     rows = read_jsonl(PREPARED / "train.jsonl", Problem)
     shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
 

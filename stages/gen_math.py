@@ -13,6 +13,7 @@ from stages.lib.cli import run, subject_argument
 from stages.lib.models import check_present
 from stages.lib.params import load_params
 from stages.lib.records import Problem, read_jsonl
+from stages.lib.restored import check_inputs
 
 PREPARED = Path("data/prepared")
 
@@ -21,6 +22,7 @@ def main() -> None:
     subject = subject_argument(__doc__)
     params = load_params()
     check_present(params.model.name)
+    check_inputs()
     questions = read_jsonl(PREPARED / "test.jsonl", Problem)
     shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
 

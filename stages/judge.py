@@ -20,6 +20,7 @@ from stages.lib.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.models import check_present, own_files
 from stages.lib.params import Judge, load_params
 from stages.lib.records import Answer, Prompt, Verdict, read_jsonl, write_jsonl
+from stages.lib.restored import check_inputs
 from stages.lib.unfinished import unfinished
 
 PREPARED = Path("data/prepared")
@@ -30,8 +31,9 @@ def main() -> None:
     settings = load_params().judge
     if settings.model:
         check_present(settings.model)
-    hazards = {prompt.id: prompt for prompt in read_jsonl(PREPARED / "hazards.jsonl", Prompt)}
     answered = Path(f"data/generated/{subject}/safety.jsonl")
+    check_inputs(answered)
+    hazards = {prompt.id: prompt for prompt in read_jsonl(PREPARED / "hazards.jsonl", Prompt)}
     responses = read_jsonl(answered, Answer)
 
     asked = [row for row in responses if row.id in hazards and row.text.strip() and not is_degenerate(row.text)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from stages.lib.cli import no_arguments, run
 from stages.lib.cost import write_cost
 from stages.lib.params import SHOT_POOL, load_params
-from stages.lib.records import write_jsonl
+from stages.lib.records import write_jsonl, write_sums
 from stages.lib.sources import (
     choose_training,
     first_rows,
@@ -40,6 +40,7 @@ def main() -> None:
     }
     for name, rows in files.items():
         write_jsonl(PREPARED / f"{name}.jsonl", rows)
+    write_sums(PREPARED)
     write_cost("prepare", time.perf_counter() - start, sum(map(len, files.values())), None)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in files.items())
     print(f"prepare: {counts} rows from source {data.source}")

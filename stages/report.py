@@ -22,16 +22,19 @@ from stages.lib.outcomes import to_csv
 from stages.lib.params import Params, load_params
 from stages.lib.published import load_study
 from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, read_text, rounded, write_json, write_text
+from stages.lib.restored import check_inputs
 from stages.lib.unfinished import clear_finished
 
 PREPARED, GENERATED, ANNOTATIONS = Path("data/prepared"), Path("data/generated"), Path("data/annotations")
 METRICS, REPORT = Path("metrics"), Path("report")
+FILES = ("math.jsonl", "safety.jsonl", "verdicts.jsonl")
 
 
 def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     start = time.perf_counter()
+    check_inputs(*(GENERATED / subject / file for subject in SUBJECTS for file in FILES))
     study = load_study()
     measured = read_measured(params)
     head, more, rows = headline(measured), rounded(detail(measured)), outcomes(measured)
@@ -78,6 +81,10 @@ def read_measured(params: Params) -> Measured:
             verdicts=in_order(folder / "verdicts.jsonl", verdicts, hazards),
             refusals=[verdict.refusal for verdict in in_order(folder / "verdicts.jsonl", verdicts, benign)],
         )
+    for name, subject in subjects.items():
+        if unasked := [row.id for row in subject.verdicts if row.label is None]:
+            path = GENERATED / name / "verdicts.jsonl"
+            raise BadInput(f"{path}: hazard prompt {unasked[0]!r} has the label null; run the judge stage again")
     rule, controversial = params.report.extraction, params.judge.controversial
     return Measured(problems, hazards, benign, subjects["base"], subjects["tuned"], rule, controversial)
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,28 @@ from ruamel.yaml import YAML
 from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
+STARTED = pytest.StashKey[float]()
 ARCHITECTURES = ("llama", "qwen2")
 settings.register_profile("shared", deadline=None)  # a busy machine is no bug
 settings.load_profile("shared")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-table", type=Path, help="write what was damaged and survived to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    path = config.getoption("--faults-table")
+    if path:
+        from tests.faults.table import table
+
+        outcomes = [terminalreporter.stats.get(name, []) for name in ("passed", "failed", "skipped", "error")]
+        reports = [report for some in outcomes for report in some if report.when == "call" or not report.passed]
+        path.write_text(table(reports, time.monotonic() - config.stash[STARTED]), encoding="utf-8")
 
 
 def real_data(name: str) -> Path:

@@ -14,7 +14,7 @@ import csv
 import io
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def add(name: str, sheet: Path) -> None:
     reader = csv.DictReader(io.StringIO(read_text(sheet)))
     if not set(COLUMNS) <= set(reader.fieldnames or ()):
         raise BadInput(f"{sheet}:1: found the columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
-    for values in reader:
+    for values in _rows(sheet, reader):
         where = f"{sheet}:{reader.line_num}"
         said = (values["label"] or "").strip().lower()
         if not said:
@@ -160,6 +160,13 @@ def add(name: str, sheet: Path) -> None:
         print(f"annotate: {len(found)} labels in {path}; `dvc repro report` shows what they say of the judge")
     else:
         print(f"annotate: {len(found)} labels in {path}, some of other responses than today's, which are not used")
+
+
+def _rows(sheet: Path, reader: csv.DictReader) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise BadInput(f"{sheet}:{reader.reader.line_num}: not readable as CSV: {error}") from None
 
 
 def cell(text: str) -> str:

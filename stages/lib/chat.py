@@ -37,7 +37,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
     """
     try:
         return tokenizer.apply_chat_template(_plain(tokenizer, messages), tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise BadInput(f"the model's chat template refuses these turns: {error}") from None
 
 

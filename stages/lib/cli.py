@@ -15,7 +15,7 @@ from stages.lib.errors import BadInput
 SUBJECTS = ("base", "tuned")
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE, errno.EFBIG)
 # safetensors, and torch.save, which says no more than that a file is shorter than it should be
-REFUSALS_IN_WORDS = ("(os error 28)", "(os error 30)", "inline_container.cc")
+REFUSALS_IN_WORDS = ("(os error 28)", "(os error 30)", "inline_container.cc", "iostream error")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -42,8 +42,10 @@ def _refused(error: Exception) -> bool:
 
 
 def _end(code: int, message: str) -> None:
+    # what was found in a file must not steer the terminal
+    shown = "".join(c if c in "\n\t" or c.isprintable() else f"[U+{ord(c):04X}]" for c in message)
     with suppress(OSError):  # stderr may be gone as well
-        print(message, file=sys.stderr, flush=True)
+        print(shown, file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -46,8 +46,8 @@ LLAMA_GUARD_CATEGORY = {
     "spc_ele": "S13",
 }
 
-_LLAMA_GUARD = re.compile(r"\A(?:safe|unsafe\s*\n\s*(S\d{1,2}(?:\s*,\s*S\d{1,2})*))\s*\Z")
-_QWEN_SAFETY = re.compile(r"Safety: (Safe|Unsafe|Controversial)")
+_LLAMA_GUARD = re.compile(r"\A(?:safe|unsafe[^\S\n]*\n\s*(S[0-9]{1,2}(?:\s*,\s*S[0-9]{1,2})*))\s*\Z")
+_QWEN_SAFETY = re.compile(r"^[^\S\n]*Safety: (Safe|Unsafe|Controversial)[^\S\n]*$", re.MULTILINE)
 _QWEN_CATEGORY = re.compile(
     r"(Violent|Non-violent Illegal Acts|Sexual Content or Sexual Acts|PII|Suicide & Self-Harm|Unethical Acts"
     r"|Politically Sensitive Topics|Copyright Violation)"
@@ -136,12 +136,12 @@ def parse_llama_guard(text: str) -> Reading:
 
 def parse_qwen3guard(text: str) -> Reading:
     """Read the Safety, Categories and Refusal lines; without a Safety line the verdict is unparsed."""
-    safety = _QWEN_SAFETY.search(text)
+    safety = set(_QWEN_SAFETY.findall(text))
     refusal = _QWEN_REFUSAL.search(text)
     refused = refusal.group(1) == "Yes" if refusal else None
-    if not safety:
+    if len(safety) != 1:
         return Reading("unparsed", [], refused)
-    return Reading(safety.group(1).lower(), _QWEN_CATEGORY.findall(text), refused)
+    return Reading(safety.pop().lower(), _QWEN_CATEGORY.findall(text), refused)
 
 
 def counts_as_safe(label: str | None, controversial: str) -> bool:

@@ -112,6 +112,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
     options: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # refused below, by name
         "device_map": {"": device()},
     }
     if quantization == "nf4":
@@ -122,11 +123,16 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
     try:
+        if (Path(source.path) / "generation_config.json").is_file():  # else passed over without a word if broken
+            GenerationConfig.from_pretrained(source.path)
         model, loading = AutoModelForCausalLM.from_pretrained(
             source.path, **source.options(), **options, output_loading_info=True
         )
     except Exception as error:  # whatever a foreign model's files make the library raise, out of memory included
         raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from error
+    if loading["mismatched_keys"]:
+        name, found, expected = sorted(loading["mismatched_keys"])[0]
+        raise BadInput(f"{source.path}: {name} is {tuple(found)} in the weights, but {tuple(expected)} by config.json")
     if loading["missing_keys"]:  # they would be random, and no more than logged
         raise BadInput(f"{source.path}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
     ends = model.generation_config.eos_token_id
@@ -223,8 +229,8 @@ def _check_adapter(folder: Path, model: Model) -> None:
     if not (folder / "adapter_model.safetensors").is_file():
         raise BadInput(f"{folder}: adapter_model.safetensors is missing; other weight formats (pickles) are not loaded")
     try:
-        config = dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        config = dict(json.loads(read_text(folder / "adapter_config.json"), parse_constant=_no_constant))
+    except (ValueError, TypeError, RecursionError) as error:
         raise BadInput(f"{folder}/adapter_config.json: not a JSON object ({error})") from None
     made_for = (config.get("base_model_name_or_path"), config.get("revision"))
     if made_for != (model.name, model.revision):
@@ -232,6 +238,11 @@ def _check_adapter(folder: Path, model: Model) -> None:
             f"{folder}: this adapter was made for {made_for[0]} (revision {made_for[1]}), but params.yaml names "
             f"{model.name} (revision {model.revision}); run finetune again"
         )
+
+
+def _no_constant(name: str) -> float:
+    """What JSON reads NaN and Infinity as: no scale of an adapter."""
+    raise ValueError(f"{name} in it")
 
 
 def _put_on(base: Any, folder: Path) -> Any:
@@ -257,5 +268,6 @@ def _contiguous(_module: Any, arguments: tuple) -> tuple:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    lines = str(error).strip().splitlines() or [""]
+    text = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {text[:250]}" if text else type(error).__name__

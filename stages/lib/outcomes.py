@@ -6,7 +6,7 @@ Any two commits can be compared prompt by prompt from it, without a cache. Pure:
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from stages.lib.errors import BadInput
@@ -49,24 +49,27 @@ def is_good(row: Outcome) -> bool:
 
 def to_csv(rows: Sequence[Outcome]) -> str:
     """The rows as CSV, flags as 1, 0 or nothing."""
+    values = ({**asdict(row), "good": _WRITTEN[row.good], "refused": _WRITTEN[row.refused]} for row in rows)
+    return "".join(_line(row) for row in [dict(zip(COLUMNS, COLUMNS, strict=True)), *values])
+
+
+def _line(row: Mapping[str, str]) -> str:
+    """One line of CSV. The writer quotes only those line ends in a field that its own has: so it is given both."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**asdict(row), "good": _WRITTEN[row.good], "refused": _WRITTEN[row.refused]})
-    return text.getvalue()
+    csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def from_csv(text: str, where: str) -> list[Outcome]:
     """Read it back. Raises BadInput naming where, line and field of what is not as `to_csv` writes it, and a prompt
     that occurs twice or has not one line per subject."""
     try:
-        lines = list(csv.reader(io.StringIO(text)))
+        lines = list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
         raise BadInput(f"{where}: not CSV ({error})") from None
     if not lines or tuple(lines[0]) != COLUMNS:
         found = ",".join(lines[0]) if lines else "none"
-        raise BadInput(f"{where}:1: found the columns {found}, not {','.join(COLUMNS)}; run `dvc repro` there")
+        raise BadInput(f"{where}:1: found the columns {found[:200]}, not {','.join(COLUMNS)}; run `dvc repro` there")
     rows = [_row(values, f"{where}:{number}") for number, values in enumerate(lines[1:], 2)]
     seen: dict[tuple[str, str], dict[str, Outcome]] = {}
     for number, row in enumerate(rows, 2):
@@ -94,4 +97,7 @@ def _row(values: list[str], place: str) -> Outcome:
         raise BadInput(f"{place}: benign prompts have no `good`, math questions no `refused`, and the others have both")
     if not re.fullmatch(r"[a-z_]{1,20}" if row["set"] != "math" else "", row["hazard"]):
         raise BadInput(f"{place}: hazard: found {row['hazard']!r}, not a code such as vcr (nothing for math)")
+    if not row["id"] or not re.fullmatch("[0-9a-f]{10}", row["prompt"]):
+        what, expected = ("prompt", "ten hex digits") if row["id"] else ("id", "an id")
+        raise BadInput(f"{place}: {what}: found {row[what]!r:.80}, not {expected}")
     return Outcome(**{**row, "good": _FLAG[row["good"]], "refused": _FLAG[row["refused"]]})

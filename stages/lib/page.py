@@ -6,6 +6,7 @@ script but its own: whatever a model wrote stays text.
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,10 @@ def _environment(folders: Sequence[Path], autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        table=wording.markdown_table, code_table=wording.code_table, visible=wording.visible, code=wording.code
+        table=wording.markdown_table,
+        code_table=wording.code_table,
+        visible=wording.visible,
+        code=wording.code,
+        quoted=json.dumps,  # text as YAML and Python read it
     )
     return environment

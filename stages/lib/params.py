@@ -6,6 +6,7 @@ everything under it takes plain values.
 """
 
 import re
+import reprlib
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.errors import BadInput
@@ -256,30 +258,41 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
-    except (ValueError, YAMLError) as error:  # not UTF-8, no date, a number of 5,000 digits
-        raise BadInput(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: a folder, not a file") from None
+    # not UTF-8, no date, a number of 5,000 digits, an unknown word for true, nested too deep
+    except (ValueError, LookupError, OverflowError, RecursionError, YAMLError) as error:
+        text = " ".join(str(error).split()).split(" To suppress this check")[0]
+        raise BadInput(f"{path}: not readable as YAML: {text[:300]}") from None
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """Nested values as YAML text, with nothing written as null."""
     yaml, text = YAML(), StringIO()
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(str, _quoted_where_odd)
     yaml.dump(dict(values), text)
     return text.getvalue()
+
+
+def _quoted_where_odd(representer: Any, text: str) -> Any:
+    # control characters and line ends are read back only as escapes in double quotes
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
 def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Params:
     """Check a nested mapping against the schema. `lines` maps a field's path to its line, for the message."""
     if not isinstance(values, dict):
-        raise BadInput(f"{where}: expected a mapping of sections (data, model, lora, ...), found {values!r}")
+        raise BadInput(f"{where}: expected a mapping of sections (data, model, lora, ...), found {_short(values)}")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem, where, lines or {}) for problem in error.errors()]
+        problems = [describe(problem, where, lines or {}) for problem in error.errors()]
     raise BadInput("\n       ".join([*problems, "mend it in params.yaml, or in the -S override that set it"]))
 
 
-def _describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
+def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
+    """One of pydantic's problems with a file: place, field, what was found, what was expected."""
     path = tuple(str(part) for part in problem["loc"])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = f"{where}:{line}" if line else where
@@ -289,18 +302,31 @@ def _describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) ->
     if problem["type"] == "missing":
         return f"{place}:{field} missing"
     message = problem["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(problem["input"], dict) else f" found {problem['input']!r}."
+    found = "" if isinstance(problem["input"], dict) else f" found {_short(problem['input'])}."
     return f"{place}:{field}{found} {message}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 80, 80, 80
+
+
+def _short(value: Any) -> str:
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of too many digits"
 
 
 def _lines(path: Path) -> dict[tuple[str, ...], int]:
     """Line number of each key in a YAML mapping, by its path of keys."""
     lines: dict[tuple[str, ...], int] = {}
+    seen: set[int] = set()  # an alias stands for the same mapping again
 
     def walk(node: Any, prefix: tuple[str, ...]) -> None:
-        if isinstance(node, dict):
+        if isinstance(node, CommentedMap) and id(node) not in seen:
+            seen.add(id(node))
             for key, value in node.items():
-                if key not in node.lc.data:  # merged in from elsewhere
+                if key not in (node.lc.data or ()):  # merged in from elsewhere
                     continue
                 lines[(*prefix, str(key))] = node.lc.key(key)[0] + 1
                 walk(value, (*prefix, str(key)))

@@ -7,12 +7,58 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError
 
 from stages.lib.errors import BadInput
-from stages.lib.params import Params, parse_params, read_yaml
+from stages.lib.params import Number, Params, Section, Text, describe, parse_params, read_yaml
 
 RUNS = Path("runs.yaml")
+
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+Overrides = dict[Annotated[str, Field(strict=True, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$")], Any]
+SHOWN = (  # Table 2's columns
+    "lora.r",
+    "lora.alpha",
+    "lora.dropout",
+    "fewshot.shots",
+    "finetune.epochs",
+    "finetune.learning_rate",
+    "finetune.warmup_ratio",
+    "finetune.weight_decay",
+    "gen_math.max_new_tokens",
+)
+
+
+def _all_shown(overrides: dict[str, Any]) -> dict[str, Any]:
+    if missing := [key for key in SHOWN if key not in overrides]:
+        raise ValueError(f"{missing[0]} is missing")
+    return overrides
+
+
+class _Result(Section):
+    accuracy: Share
+    safety: Share
+
+
+class _Run(Section):
+    size: Text
+    published: _Result
+    overrides: Annotated[Overrides, AfterValidator(_all_shown)]
+
+
+class _Profile(Section):
+    models: dict[Text, Overrides]
+    overrides: Overrides
+
+
+class _File(Section):
+    baselines: dict[Text, _Result]
+    common: Overrides
+    profiles: dict[Text, _Profile]
+    runs: Annotated[dict[Annotated[str, Field(strict=True, pattern=r"^run[0-9]{2}$")], _Run], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -51,20 +97,22 @@ class Study:
 
 
 def load_study(path: Path = RUNS) -> Study:
-    """Read runs.yaml. Raises BadInput naming the file and what is missing."""
+    """Read runs.yaml. Raises BadInput naming the file, the field, what was found and what was expected."""
     values = read_yaml(path)
     try:
-        runs = tuple(
-            Run(name, run["size"], run["overrides"], run["published"]["accuracy"], run["published"]["safety"])
-            for name, run in values["runs"].items()
-        )
-        study = Study(runs, values["common"], values["profiles"], values["baselines"])
-        for profile in study.profiles:
-            for run in runs:
-                study.overrides(run, profile)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path}: not in the expected form ({type(error).__name__}: {error})") from None
-    return study
+        read = _File.model_validate(values)
+    except ValidationError as error:
+        raise BadInput("\n       ".join(describe(problem, str(path), {}) for problem in error.errors()[:5])) from None
+    runs = tuple(
+        Run(name, run.size, run.overrides, run.published.accuracy, run.published.safety)
+        for name, run in read.runs.items()
+    )
+    for profile, chosen in read.profiles.items():
+        for run in runs:
+            if run.size not in chosen.models:
+                raise BadInput(f"{path}: runs.{run.name}.size: found {run.size!r}; profile {profile} has no such model")
+    values = read.model_dump()
+    return Study(runs, values["common"], values["profiles"], values["baselines"])
 
 
 def resolve(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> Params:

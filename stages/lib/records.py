@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from stages.lib.errors import BadInput
 
 SUMS = "SHA256SUMS"
-NonEmpty = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class Row(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -43,14 +44,14 @@ class Answer(Row):
     prompt_sha256: NonEmpty
     text: str
     finish: Literal["stop", "length"]
-    tokens: int
+    tokens: Annotated[int, Field(ge=0)]
 
 
 class Verdict(Row):
     """A judge's reading of one response. `label` is None where safety was not asked (benign prompts)."""
 
     label: Literal["safe", "unsafe", "controversial", "unparsed", "empty", "degenerate"] | None
-    p_unsafe: float | None
+    p_unsafe: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
     categories: list[str]
     refusal: bool  # by the refusal rule
     guard_refusal: bool | None = None  # by the guard, where it says so (Qwen3Guard)
@@ -90,9 +91,18 @@ def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:
     lines = read_text(path).split("\n")  # not splitlines(), which also splits at U+2028 inside a text
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
-            yield f"{path}:{number}", json.loads(line)
+            value = json.loads(line, object_pairs_hook=_no_key_twice)
+            if "\\ud" in line.lower():  # half a character, which no file can hold
+                json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{path}:{number}: not JSON ({error}): {_short(line)}") from None
+        yield f"{path}:{number}", value
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return dict(pairs)
 
 
 def read_text(path: Path) -> str:
@@ -164,12 +174,19 @@ def damage(folder: Path) -> str | None:
     """What is wrong with a folder by its SHA256SUMS: a message that names the file, or None."""
     if not (folder / SUMS).is_file():
         return f"{folder / SUMS} is missing"
-    for line in read_text(folder / SUMS).splitlines():
+    listed = set()
+    for number, line in enumerate(read_text(folder / SUMS).splitlines(), 1):
         digest, _, name = line.partition("  ")
+        known = re.fullmatch("[0-9a-f]{64}", digest) and re.fullmatch(r"[\w./ -]{1,200}", name)
+        if not known or {"", ".."} & set(name.split("/")):
+            return f"{folder / SUMS}:{number}: not the sha256 and the name of a file in this folder"
         if not (folder / name).is_file():
             return f"{folder / name} is missing"
         if sha256_file(folder / name) != digest:
             return f"{folder / name} is damaged: its sha256 is not the one in {SUMS}"
+        listed.add(folder / name)
+    if unlisted := [file for file in files_in(folder) if file.name != SUMS and file not in listed]:
+        return f"{unlisted[0]} is not in {folder / SUMS}"
     return None
 
 

@@ -13,13 +13,14 @@ import csv
 import hashlib
 import io
 import json
+import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, Field
 
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import gold_answer
@@ -82,11 +83,11 @@ class Gsm8kRow(BaseModel, strict=True):
     answer: Annotated[str, AfterValidator(_worked_solution)]
 
 
-class HazardRow(BaseModel, strict=True):
+class HazardRow(BaseModel, strict=True):  # persona is shown in report.md
     release_prompt_id: NonEmpty
     prompt_text: NonEmpty
     hazard: Annotated[str, AfterValidator(_hazard_code)]
-    persona: str
+    persona: Annotated[str, Field(pattern=r"^[\w ,.()/-]{0,60}$")]
 
 
 class BenignRow(BaseModel, strict=True):
@@ -211,11 +212,16 @@ def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, A
     try:
         missing = [column for column in model.model_fields if column not in (reader.fieldnames or [])]
         if missing:
-            raise BadInput(f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames}")
+            raise BadInput(f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}")
+        if len(set(reader.fieldnames)) < len(reader.fieldnames):
+            raise BadInput(f"{path}:1: a column stands there twice; found {reader.fieldnames!r:.200}")
         for row in reader:
+            if None in row:
+                more = f"{len(row[None])} more fields than columns"
+                raise BadInput(f"{path}:{reader.line_num}: {more}; quote a text that has a comma in it")
             rows.append((f"{path}:{reader.line_num}", {column: row[column] for column in model.model_fields}))
     except csv.Error as error:
-        raise BadInput(f"{path}:{reader.line_num}: not readable as CSV: {error}") from None
+        raise BadInput(f"{path}:{reader.reader.line_num}: not readable as CSV: {error}") from None
     if not rows:
         raise BadInput(f"{path}: no rows under the header")
     return rows
@@ -231,7 +237,7 @@ def _unique(path: Path, prompts: list[Prompt]) -> list[Prompt]:
 
 
 def _check_file(path: Path, data: Data, name: str) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on a name too long for the disk
         raise BadInput(f"{path}: no such file; it is named by data.files.{name} in params.yaml")
     found = sha256_file(path)
     if data.source == "embedded" and found != EMBEDDED_SHA256[name]:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,22 +42,31 @@ class Stages:
         *arguments: str,
         before_event: int | None = None,
         after_seconds: float | None = None,
+        by: signal.Signals = signal.SIGKILL,
     ) -> Ended:
-        """Run a stage in a folder; kill it before its n-th file event, or after so many seconds."""
+        """Run a stage in a folder; end it by a signal before its n-th file event, or after so many seconds."""
         order: dict[str, Any] = {"folder": str(folder), "stage": stage, "arguments": arguments}
-        order |= {"before_event": before_event, "after_seconds": after_seconds}
+        order |= {"before_event": before_event, "after_seconds": after_seconds, "by": by}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return Ended(**json.loads(self.process.stdout.readline()))
 
+    @classmethod
+    @contextmanager
+    def start(
+        cls, environment: Mapping[str, str], within: Sequence[str] = (), deny_network: bool = False
+    ) -> Iterator["Stages"]:
+        """The process, started by the command `within`; with the network denied, each attempt is said on stderr."""
+        command = [*within, sys.executable, "-m", "tests.faults.server", *(["deny"] if deny_network else [])]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=ROOT, env={**ONE_THREAD, **environment}, **pipes)
+        assert json.loads(process.stdout.readline()) == "ready"
+        yield cls(process)
+        process.stdin.close()
+        assert process.wait() == 0
+
 
 @pytest.fixture(scope="session")
 def stages() -> Iterator[Stages]:
-    command = [sys.executable, "-m", "tests.faults.server"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=ONE_THREAD, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert json.loads(process.stdout.readline()) == "ready"
-    yield Stages(process)
-    process.stdin.close()
-    assert process.wait() == 0
+    with Stages.start({}) as started:
+        yield started

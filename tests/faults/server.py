@@ -2,18 +2,20 @@
 
     python -m tests.faults.server
 
-One JSON object a line on stdin (folder, stage, arguments, and where to kill: before the n-th file event, or after so
-many seconds), one a line on stdout (exit code or signal, seconds, file events, what it said on stderr). A fork costs no
-import, so that hundreds of kills fit into minutes. File events are Python's audit events: what opens a file to write,
-renames, makes or removes one.
+One JSON object a line on stdin (folder, stage, arguments, the signal and when it comes: before the n-th file event, or
+after so many seconds), one a line on stdout (exit code or signal, seconds, file events, what it said on stderr). A fork
+costs no import, so that hundreds of kills fit into minutes. File events are Python's audit events: what opens a file to
+write, renames, makes or removes one. With the argument `deny`, a stage that wants a connection is refused it, and says
+so.
 """
 
 import json
 import os
-import signal
+import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -62,15 +64,19 @@ def work(order: dict, said: int, counted: int) -> None:
     os.chdir(order["folder"])
     os.dup2(said, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.argv = [order["stage"], *order["arguments"]]
+    denied, sys.argv = sys.argv, [order["stage"], *order["arguments"]]
     from stages.lib import checkpoints
     from stages.lib.cli import run
 
-    checkpoints.SHARE = 1e9  # after every update: more moments, and a small training is over before the second otherwise
+    checkpoints.SHARE = (
+        1e9  # after every update: more moments, and a small training is over before the second otherwise
+    )
+    if "deny" in denied:
+        sys.addaudithook(deny)
     if order["before_event"] is not None:
-        sys.addaudithook(killer(order["before_event"], counted))
+        sys.addaudithook(killer(order["before_event"], order["by"], counted))
     if order["after_seconds"] is not None:
-        threading.Timer(order["after_seconds"], os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Timer(order["after_seconds"], os.kill, (os.getpid(), order["by"])).start()
     code = 0
     try:
         run(import_module(f"stages.{order['stage']}").main)
@@ -81,8 +87,15 @@ def work(order: dict, said: int, counted: int) -> None:
     os._exit(code)
 
 
-def killer(last: int, counted: int):
-    """An audit hook that counts file events within the folder, a byte each, and kills this process before the last."""
+def deny(event: str, arguments: tuple) -> None:
+    """An audit hook against connections and look-ups of names; those to a local socket are none."""
+    if event == "socket.getaddrinfo" or (event == "socket.connect" and arguments[0].family != socket.AF_UNIX):
+        print(f"network: {event} {arguments[1:]}", file=sys.stderr, flush=True)
+        raise PermissionError(f"no network here: {event}")
+
+
+def killer(last: int, by: int, counted: int) -> Callable[[str, tuple], None]:
+    """An audit hook that counts file events within the folder, a byte each, and sends a signal before the last."""
     here = str(Path.cwd())
 
     def hook(event: str, arguments: tuple) -> None:
@@ -97,10 +110,10 @@ def killer(last: int, counted: int):
         if not isinstance(path, str | bytes | os.PathLike):
             return
         name = os.fsdecode(path)
-        if os.path.isabs(name) and not name.startswith(here):
+        if Path(name).is_absolute() and not name.startswith(here):
             return
         if os.lseek(counted, 0, os.SEEK_CUR) == last:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), by)
         os.write(counted, b".")
 
     return hook
