@@ -37,7 +37,8 @@ from stages.lib.stats import share_of
 from tools.commands import dvc, git
 
 RESULTS = Path("metrics/runs")
-WORK = Path(".ckpt")
+CKPT = Path(".ckpt")
+WORK = CKPT / "runs"
 
 
 def main() -> None:
@@ -215,9 +216,9 @@ def run_one(study: Study, each: Run, profile: str) -> None:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Refuse to run beside another `tools.runs run` of this checkout."""
-    WORK.mkdir(exist_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(WORK / "runs.lock", timeout=0):
+        with FileLock(WORK / "lock", timeout=0):
             yield
     except Timeout:
         raise BadInput(
@@ -235,7 +236,7 @@ def fresh_clone(commit: str) -> Path:
     if local.is_file():
         shutil.copy(local, clone / local)
     dvc("config", "--local", "cache.dir", dvc("cache", "dir", capture=True).strip(), folder=clone)
-    (clone / WORK.name).symlink_to(WORK.resolve())
+    (clone / CKPT).symlink_to(CKPT.resolve())
     return clone
 
 

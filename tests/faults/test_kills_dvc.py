@@ -65,10 +65,10 @@ def ask(folder: Path, *command: str) -> str:
     return done.stdout.strip()
 
 
-def killed_until_done(folder: Path, command: Sequence[str]) -> int:
+def killed_until_done(folder: Path, command: Sequence[str], later: int = 0) -> int:
     """Run a command and kill it, again and again, until it ends by itself with 0; returns the number of kills."""
     for kills, seconds in enumerate(cycle(SECONDS)):
-        code = run(folder, command, seconds)
+        code = run(folder, command, seconds + later)
         if code is not None:
             assert code == 0, said(folder)
             return kills
@@ -121,7 +121,7 @@ def jobs(origin: Path) -> dict[str, tuple[Path, Future]]:
         "second": lambda folder: run(folder, REPRO),
         "sweep": lambda folder: run(folder, SWEEP),
         "killed repro": lambda folder: killed_until_done(folder, REPRO),
-        "killed sweep": lambda folder: killed_until_done(folder, SWEEP),
+        "killed sweep": lambda folder: killed_until_done(folder, SWEEP, later=8),  # it makes a clone first
         "killed workspace": lambda folder: killed_until_done(folder, WORKSPACE),
         "killed temp": lambda folder: killed_until_done(folder, TEMP),
     }.items():
@@ -207,7 +207,7 @@ def test_a_sweep_killed(jobs, record_property):
         assert json.loads((folder / path).read_text())["headline"]["n"]["math"] == 24, lock
     assert ask(folder, "git", "status", "--porcelain", "--untracked-files=all") == ""
     assert ask(folder, "git", "symbolic-ref", "HEAD") == "refs/heads/main"
-    assert not (folder / ".ckpt/clone").exists()
+    assert not (folder / ".ckpt/runs/clone").exists()
     assert "run01-embedded" in ask(folder, "dvc", "exp", "list", "--all-commits", "--name-only")
     record_property("tried", f"tools.runs run --all (two runs), the process group killed {kills} times")
     record_property("kills", kills)
