@@ -43,7 +43,7 @@ repro: setup
 	$(RUN) dvc repro
 
 test: setup
-	$(RUN) python -m pytest -m "not (faults and slow)"
+	$(RUN) python -m pytest -m "slow or not slow" --ignore tests/faults
 
 test-faults: setup
 	$(RUN) python -m pytest -m faults --faults-table tests/FAULTS.md

@@ -151,19 +151,27 @@ def test_a_model_without_a_chat_template_is_refused(tiny_models, tmp_path):
         load_tokenizer(Source(str(folder), None))
 
 
-def test_the_embedded_model_is_unpacked_once_and_again_if_its_bytes_change(monkeypatch, tmp_path):
+@pytest.mark.faults
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_the_embedded_model_is_unpacked_once_and_again_if_its_bytes_change(
+    monkeypatch, tmp_path, file, record_property
+):
     source = find("embedded/smollm2-135m", None)
-    expected = sha256_file(Path(source.path) / "model.safetensors")
+    expected = sha256_file(Path(source.path) / file)
     assert GGUF_SHA256[:8] in source.path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shutil.copytree(source.path, tmp_path / "aftertune" / source.path.rsplit("/", 1)[1])
     mine = find("embedded/smollm2-135m", None)
     assert mine.path.startswith(str(tmp_path))
-    with (Path(mine.path) / "model.safetensors").open("r+b") as file:
-        file.seek(10_000_000)
-        file.write(b"\x00\x01\x02\x03")
+    written = Path(mine.path) / file
+    with written.open("r+b") as opened:
+        opened.seek(written.stat().st_size // 2)
+        opened.write(b"\x00\x01\x02\x03")
     again = find("embedded/smollm2-135m", None)
-    assert sha256_file(Path(again.path) / "model.safetensors") == expected
+    assert again == mine
+    assert sha256_file(written) == expected
+    record_property("tried", f"{file} of the unpacked embedded model: four bytes changed")
+    record_property("outcome", "found by its hash, unpacked again")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")

@@ -11,8 +11,9 @@ is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did n
 cache, so runs that share their untuned model's answers compute them once.
 
 `run` measures the commit that is checked out, without uncommitted changes, in a clone under .ckpt/ that shares DVC's
-cache; it touches nothing of this checkout but the result. Killed at any moment, the same command goes on: finished
-stages come from the cache, the stage at work from its checkpoint, and the clone that was left is made anew.
+cache; it touches nothing of this checkout but the result. Killed at any moment, the same command goes on: a run whose
+result is committed is passed over while nothing else was committed since, finished stages come from the cache, the
+stage at work from its checkpoint, and the clone that was left is made anew.
 """
 
 import argparse
@@ -192,7 +193,10 @@ def run_one(study: Study, each: Run, profile: str) -> None:
     resolve(read_yaml(Path("params.yaml")), overrides, str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
-    name, start = f"{each.name}-{profile}", git("rev-parse", "HEAD")
+    name, start, path = f"{each.name}-{profile}", git("rev-parse", "HEAD"), result_file(each, profile)
+    if is_done(name, path):
+        print(f"{name}: {path} is of this commit; `dvc exp remove {name}` lets it run again", flush=True)
+        return
     settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
     print(f"{name}: dvc exp run", flush=True)
     started = time.monotonic()
@@ -204,13 +208,24 @@ def run_one(study: Study, each: Run, profile: str) -> None:
     shutil.rmtree(clone)
     head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
     values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
-    path = result_file(each, profile)
     write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
     git("add", str(path))
     if git("status", "--porcelain", "--", str(path)):
         git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
     minutes = (time.monotonic() - started) / 60
     print(f"{name}: {measured(path)} (accuracy / safety), {minutes:.1f} min, committed as {path}", flush=True)
+
+
+def is_done(name: str, path: Path) -> bool:
+    """Whether the committed result is this experiment's, and no commit but of results was made since it began."""
+    if not git("ls-tree", "--name-only", "HEAD", str(path)):
+        return False
+    result = json.loads(git("show", f"HEAD:{path}"))
+    for ref in git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
+        baseline, found = "".join(ref.split("/")[2:4]), ref.rpartition("/")[2]
+        if found == name and not git("diff", "--name-only", baseline, "HEAD", "--", ".", f":!{RESULTS}"):
+            return json.loads(git("show", f"{ref}:metrics/headline.json")) == result["headline"]
+    return False
 
 
 @contextmanager

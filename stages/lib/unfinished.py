@@ -66,10 +66,8 @@ def unfinished(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Pat
 
 def clear_finished() -> None:
     """Remove what finished stages kept, in the knowledge that DVC has their outputs."""
-    for stage in root().iterdir() if root().is_dir() else []:
-        for folder in _latest(stage):
-            if (folder / "done").is_file():
-                _remove(folder)
+    for done in list(root().glob("*/*/done")):
+        _remove(done.parent)
 
 
 def write_part(folder: Path | None, name: str, value: Any) -> None:
