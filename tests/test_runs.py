@@ -15,7 +15,8 @@ from stages.lib.errors import BadInput
 from stages.lib.params import parse_params
 from stages.lib.published import load_study, matching_runs, resolve
 from tests.conftest import ROOT, params_values
-from tools.runs import compared, kept_results, override, points, results_table
+from tools.experiments import override
+from tools.runs import compared, kept_results, points, results_table
 
 COLUMNS = (
     "run",
