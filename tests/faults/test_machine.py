@@ -66,7 +66,7 @@ cp -a disk whole
     ("stage", "room"),
     [
         ("finetune", 300),
-        ("finetune", 1200),
+        ("finetune", 600),
         ("gen_math tuned", 8),
         ("judge tuned", 12),
         ("report", 60),
