@@ -70,3 +70,11 @@ class Stages:
 def stages() -> Iterator[Stages]:
     with Stages.start({}) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def whole(stages: Stages, tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small pipeline, run once without a break."""
+    from tests.faults.test_kills import unbroken
+
+    return unbroken(stages, tiny_models["qwen2"], tmp_path_factory.mktemp("whole"))

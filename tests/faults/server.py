@@ -11,6 +11,7 @@ so.
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -68,6 +69,7 @@ def work(order: dict, said: int, counted: int) -> None:
     from stages.lib import checkpoints
     from stages.lib.cli import run
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     checkpoints.SHARE = (
         1e9  # after every update: more moments, and a small training is over before the second otherwise
     )

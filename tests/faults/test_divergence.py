@@ -15,7 +15,7 @@ from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, wri
 from stages.lib.training import add_lora, encode, train
 from tests.conftest import params_values, write_params
 from tests.faults.conftest import Stages
-from tests.faults.test_kills import SMALL, whole  # noqa: F401
+from tests.faults.test_kills import SMALL
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -47,7 +47,7 @@ def test_a_loss_that_explodes_stops_training_and_names_the_last_good_checkpoint(
     record_property("outcome", message.replace(str(tmp_path), ".ckpt/…")[:160])
 
 
-def test_a_model_that_computes_nan_is_neither_trained_nor_asked(stages: Stages, whole, tmp_path, record_property):  # noqa: F811
+def test_a_model_that_computes_nan_is_neither_trained_nor_asked(stages: Stages, whole, tmp_path, record_property):
     folder = tmp_path / "nan"
     shutil.copytree(whole.folder, folder)
     weights = load_file(folder / "tiny/model.safetensors")
@@ -68,7 +68,7 @@ DEGENERATE = ["", "   ", "!" * 300, "the " * 90, "\n\n"]
 
 
 @pytest.mark.parametrize("protocol", ["refusal_rule", "qwen3guard"])
-def test_degenerate_responses_are_counted_and_flagged_not_safe(stages, whole, tmp_path, protocol, record_property):  # noqa: F811
+def test_degenerate_responses_are_counted_and_flagged_not_safe(stages, whole, tmp_path, protocol, record_property):
     folder = tmp_path / "degenerate"
     shutil.copytree(whole.folder, folder)
     model = None if protocol == "refusal_rule" else "./tiny"

@@ -66,13 +66,12 @@ class Whole:
     ended: dict[str, Ended]
 
 
-@pytest.fixture(scope="module")
-def whole(stages: Stages, tiny_models, tmp_path_factory) -> Whole:
-    folder = tmp_path_factory.mktemp("whole")
+def unbroken(stages: Stages, tiny: Path, folder: Path) -> Whole:
+    """Every stage in turn, in a folder that holds what they need."""
     for name in ("data/embedded", "data/annotations", "models/base"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "runs.yaml", folder)
-    shutil.copytree(tiny_models["qwen2"], folder / "tiny")
+    shutil.copytree(tiny, folder / "tiny")
     write_params(folder, **SMALL)
     ended = {}
     for stage, *arguments in ORDER:
@@ -125,7 +124,7 @@ def unfinished_parts(folder: Path) -> dict[Path, int]:
 def test_killed_and_run_again(stages, whole, tmp_path, stage, kind, moments, record_property):
     name, *arguments = stage
     wanted = content(whole.folder, name)
-    unbroken = whole.ended[name]
+    reference = whole.ended[name]
     survived, reused = [], 0
     for moment in range(moments):
         folder = tmp_path / f"{moment}"
@@ -133,14 +132,14 @@ def test_killed_and_run_again(stages, whole, tmp_path, stage, kind, moments, rec
         as_dvc_would(folder, name)
         share = (moment + 0.5) / moments
         if kind == "time":
-            killed = stages.run(folder, name, *arguments, after_seconds=share * unbroken.seconds)
+            killed = stages.run(folder, name, *arguments, after_seconds=share * reference.seconds)
         else:
-            killed = stages.run(folder, name, *arguments, before_event=round(share * unbroken.events))
+            killed = stages.run(folder, name, *arguments, before_event=round(share * reference.events))
         while kind == "time" and killed.code == 0:  # it was faster than the unbroken run
             share *= 0.8
             as_dvc_would(folder, name)
             shutil.rmtree(folder / ".ckpt", ignore_errors=True)
-            killed = stages.run(folder, name, *arguments, after_seconds=share * unbroken.seconds)
+            killed = stages.run(folder, name, *arguments, after_seconds=share * reference.seconds)
         assert killed.code == -9, killed.stderr
         parts = unfinished_parts(folder)
         latest = [path.name for path in by_step(checkpoints(folder)) if damage(path) is None] if parts else []

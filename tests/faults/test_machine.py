@@ -16,7 +16,7 @@ from stages.lib.checkpoints import by_step
 from stages.lib.records import read_text
 from tests.conftest import ROOT, write_params
 from tests.faults.conftest import ONE_THREAD, Stages
-from tests.faults.test_kills import SMALL, as_dvc_would, checkpoints, content, whole  # noqa: F401
+from tests.faults.test_kills import SMALL, as_dvc_would, checkpoints, content
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -30,7 +30,7 @@ def namespaces(*kinds: str) -> list[str]:
 
 
 @pytest.fixture
-def damaged(whole, tmp_path) -> Path:  # noqa: F811
+def damaged(whole, tmp_path) -> Path:
     """A copy of the unbroken run, to be damaged."""
     folder = tmp_path / "damaged"
     shutil.copytree(whole.folder, folder)
@@ -73,7 +73,7 @@ cp -a disk whole
         ("prepare", 16),
     ],
 )
-def test_a_full_disk(whole, tmp_path, stage, room, record_property):  # noqa: F811
+def test_a_full_disk(whole, tmp_path, stage, room, record_property):
     name, *_ = stage.split()
     shutil.copytree(whole.folder, tmp_path / "whole")
     as_dvc_would(tmp_path / "whole", name)
@@ -111,7 +111,7 @@ echo $? > ../code
         ("report", "metrics"),
     ],
 )
-def test_a_read_only_folder(whole, damaged, stage, folder, record_property):  # noqa: F811
+def test_a_read_only_folder(whole, damaged, stage, folder, record_property):
     name, *arguments = stage.split()
     as_dvc_would(damaged, name)
     script = [*namespaces("--mount"), "bash", "-c", READ_ONLY, "bash", sys.executable, folder, f"stages.{stage}"]
@@ -166,7 +166,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def halfway(stages: Stages, whole, folder: Path, *stage: str) -> None:  # noqa: F811
+def halfway(stages: Stages, whole, folder: Path, *stage: str) -> None:
     """Run a stage and kill it late."""
     as_dvc_would(folder, stage[0])
     killed = stages.run(folder, *stage, before_event=round(0.6 * whole.ended[stage[0]].events))
@@ -175,7 +175,7 @@ def halfway(stages: Stages, whole, folder: Path, *stage: str) -> None:  # noqa: 
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink], ids=["one bit flipped", "cut in half", "missing"])
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"])
-def test_a_damaged_checkpoint(stages, whole, damaged, damage, file, record_property, request):  # noqa: F811
+def test_a_damaged_checkpoint(stages, whole, damaged, damage, file, record_property, request):
     halfway(stages, whole, damaged, "finetune")
     last, before = by_step(checkpoints(damaged))[:2]
     if not (last / "SHA256SUMS").exists():
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint(stages, whole, damaged, damage, file, record_prope
 
 @pytest.mark.parametrize("damage", [flip, cut], ids=["one bit flipped", "cut in half"])
 @pytest.mark.parametrize("stage", ["gen_math", "gen_safety", "judge"])
-def test_a_damaged_finished_batch(stages, whole, damaged, stage, damage, record_property, request):  # noqa: F811
+def test_a_damaged_finished_batch(stages, whole, damaged, stage, damage, record_property, request):
     halfway(stages, whole, damaged, stage, "tuned")
     part = sorted((damaged / ".ckpt").rglob("*.json"))[0]
     damage(part)
@@ -231,7 +231,7 @@ def test_a_damaged_input(stages, damaged, file, stage, damage, record_property, 
     record_property("outcome", f"exit code 1, “{done.stderr.strip()[:90]}…”")
 
 
-def test_another_configuration_never_takes_work_over(stages, whole, damaged, record_property):  # noqa: F811
+def test_another_configuration_never_takes_work_over(stages, whole, damaged, record_property):
     halfway(stages, whole, damaged, "finetune")
     write_params(damaged, **{**SMALL, "finetune__learning_rate": 2e-2})
     other = stages.run(damaged, "finetune")
@@ -261,7 +261,7 @@ time.time = jumping
 
 
 @pytest.mark.parametrize("stage", ["finetune", "gen_math"])
-def test_a_clock_that_jumps(stages, whole, damaged, stage, record_property):  # noqa: F811
+def test_a_clock_that_jumps(stages, whole, damaged, stage, record_property):
     arguments = [] if stage == "finetune" else ["tuned"]
     halfway(stages, whole, damaged, stage, *arguments)
     for number, path in enumerate((damaged / ".ckpt").rglob("*")):
@@ -278,7 +278,7 @@ def test_a_clock_that_jumps(stages, whole, damaged, stage, record_property):  # 
     record_property("outcome", "went on where it was killed, the same bytes")
 
 
-def test_two_at_the_same_work(whole, damaged, record_property):  # noqa: F811
+def test_two_at_the_same_work(whole, damaged, record_property):
     as_dvc_would(damaged, "gen_safety")
     command = [sys.executable, "-m", "stages.gen_safety", "tuned"]
     first = subprocess.Popen(command, cwd=damaged, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
@@ -297,7 +297,7 @@ def test_two_at_the_same_work(whole, damaged, record_property):  # noqa: F811
 
 
 @pytest.mark.parametrize("stage", ["finetune", "gen_math", "gen_safety", "judge", "report"])
-def test_ctrl_c(stages, whole, damaged, stage, record_property):  # noqa: F811
+def test_ctrl_c(stages, whole, damaged, stage, record_property):
     arguments = [] if stage in ("finetune", "report") else ["tuned"]
     for moment in range(4):
         as_dvc_would(damaged, stage)
@@ -315,7 +315,7 @@ def test_ctrl_c(stages, whole, damaged, stage, record_property):  # noqa: F811
     record_property("outcome", "exit code 130, no traceback; run again, the same bytes")
 
 
-def test_a_terminal_that_goes_away(whole, damaged, record_property):  # noqa: F811
+def test_a_terminal_that_goes_away(whole, damaged, record_property):
     as_dvc_would(damaged, "gen_safety")
     command = [sys.executable, "-m", "stages.gen_safety", "tuned"]
     child, terminal = pty.fork()
@@ -360,7 +360,7 @@ def test_no_stage_opens_a_connection(damaged, tmp_path, tiny_models, record_prop
 OTHERS = (("gen_math", "base"), ("gen_safety", "base"), ("gen_safety", "tuned"), ("judge", "base"), ("judge", "tuned"))
 
 
-def test_what_threads_and_batch_size_change(whole, damaged, record_property):  # noqa: F811
+def test_what_threads_and_batch_size_change(whole, damaged, record_property):
     """Not the same bits: sums are taken in another order. How many answers differ is reported, not hidden."""
     changed = {}
     for name, threads, batch in (("2 threads", 2, 4), ("a batch of 24", 1, 24), ("batches of 1", 1, 1)):
