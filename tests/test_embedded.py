@@ -16,7 +16,7 @@ from stages.lib.embedded import ADAPTERS
 from stages.lib.errors import BadInput
 from stages.lib.guards import llama_guard_prompt
 from stages.lib.models import Source, find, load_base, load_for_generation, load_tokenizer
-from stages.lib.records import read_jsonl, sha256_file
+from stages.lib.records import read_jsonl, sha256_file, write_sums
 from stages.lib.safeguard import ask_llama_guard
 from tests.conftest import ROOT
 
@@ -54,6 +54,11 @@ def test_other_settings_are_another_folder_and_a_missing_adapter_is_named(tmp_pa
     assert Path(find(name, None).path) == cache / before.name
     settings = tmp_path / "chat" / "adapter_config.json"
     settings.write_text(re.sub(r'"lora_alpha": [0-9.]+', '"lora_alpha": 1.0', settings.read_text()))
+    with pytest.raises(
+        BadInput, match=r"chat/adapter_config\.json is damaged: its sha256 is not the one in SHA256SUMS"
+    ):
+        find(name, None)
+    write_sums(tmp_path / "chat")
     changed = Path(find(name, None).path)
     assert changed != cache / before.name
     assert sha256_file(changed / "model.safetensors") != sha256_file(before / "model.safetensors")

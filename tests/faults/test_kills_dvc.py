@@ -1,7 +1,8 @@
 """SIGKILL under DVC: the whole process group again and again, until the same command comes to its end.
 
-Seven repositories, each with a DVC cache of its own, run the same small pipeline: two unbroken (the same bytes twice),
-one as an unbroken sweep, and four that are killed: `dvc repro`, `dvc exp run`, `dvc exp run --temp`, `tools.runs`.
+Eight repositories, each with a DVC cache of its own, run the same small pipeline: two unbroken (the same bytes twice),
+one as an unbroken sweep, one as an unbroken experiment, and four that are killed: `dvc repro`, `dvc exp run`, `dvc exp
+run --temp`, `tools.runs`.
 """
 
 import json
@@ -113,7 +114,7 @@ def short(rate: float) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def jobs(origin: Path) -> dict[str, tuple[Path, Future]]:
-    """All seven, two at a time."""
+    """All eight, two at a time."""
     pool = ThreadPoolExecutor(2)
     started = {}
     for name, work in {
@@ -123,7 +124,8 @@ def jobs(origin: Path) -> dict[str, tuple[Path, Future]]:
         "killed repro": lambda folder: killed_until_done(folder, REPRO),
         "killed sweep": lambda folder: killed_until_done(folder, SWEEP, later=8),  # it makes a clone first
         "killed workspace": lambda folder: killed_until_done(folder, WORKSPACE),
-        "killed temp": lambda folder: killed_until_done(folder, TEMP),
+        "killed temp": lambda folder: killed_until_done(folder, TEMP, later=4),  # it makes a clone, too
+        "experiment": lambda folder: run(folder, WORKSPACE),
     }.items():
         folder = origin.parent / name.replace(" ", "-")
         subprocess.run(["git", "clone", "-q", str(origin), str(folder)], env=ENVIRONMENT, check=True)
@@ -173,12 +175,8 @@ def test_dvc_repro_killed(jobs, record_property):
 def test_dvc_exp_run_killed(jobs, name, command, record_property):
     folder, job = jobs[name]
     kills = job.result()
-    reference = folder.parent / "reference"
-    if not reference.exists():  # the same experiment, unbroken
-        subprocess.run(
-            ["git", "clone", "-q", str(folder.parent / "origin"), str(reference)], env=ENVIRONMENT, check=True
-        )
-        assert run(reference, WORKSPACE) == 0, said(reference)
+    reference, unbroken = jobs["experiment"]
+    assert unbroken.result() == 0, said(reference)
     wanted = ask(reference, "git", "show", f"{experiment(reference)}:dvc.lock")
     got = ask(folder, "git", "show", f"{experiment(folder)}:dvc.lock")
     assert written(got) == written(wanted)
