@@ -123,6 +123,7 @@ def test_no_params_file_is_one_message(workspace):
 
 
 def test_bad_rows_are_named_and_nothing_is_written(small):
+    write_params(small, **SMALL, data__source="file")
     rows = (small / "data/embedded/test.jsonl").read_text().splitlines()
     rows[3] = rows[3].replace("####", "=")
     (small / "data/embedded/test.jsonl").write_text("\n".join(rows))
@@ -228,7 +229,7 @@ def the_model_leaves_with_its_card(folder: Path) -> None:
     prepared = hashlib.sha256((folder / "data/prepared/train.jsonl").read_bytes()).hexdigest()
     head = json.loads((folder / "metrics/headline.json").read_text())
     for said in (
-        "base_model: ./tiny",
+        'base_model: "./tiny"',
         "revision `none`",
         "  r: 16",
         prepared,
