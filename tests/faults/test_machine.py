@@ -37,10 +37,10 @@ def damaged(whole, tmp_path) -> Path:
     return folder
 
 
-def stage_in(folder: Path, *arguments: str, **more) -> subprocess.CompletedProcess[str]:
-    """A stage as a process of its own."""
-    command = [sys.executable, "-m", f"stages.{arguments[0]}", *arguments[1:]]
-    return subprocess.run(command, cwd=folder, env=ONE_THREAD, capture_output=True, text=True, **more)
+def stage_in(folder: Path, stage: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A stage as a process of its own, with other variables in its environment."""
+    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
+    return subprocess.run(command, cwd=folder, env={**ONE_THREAD, **environment}, capture_output=True, text=True)
 
 
 FULL = """
@@ -270,8 +270,7 @@ def test_a_clock_that_jumps(stages, whole, damaged, stage, record_property):
     (damaged / "clock/sitecustomize.py").write_text(JUMPING)
     as_dvc_would(damaged, stage)
     paths = f"{damaged / 'clock'}{os.pathsep}{ROOT}"
-    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
-    done = subprocess.run(command, cwd=damaged, env={**ONE_THREAD, "PYTHONPATH": paths}, capture_output=True, text=True)
+    done = stage_in(damaged, stage, *arguments, PYTHONPATH=paths)
     assert done.returncode == 0, done.stderr
     assert content(damaged, stage) == content(whole.folder, stage)
     record_property("tried", f"{stage}: every reading of the clock is a year before or after; files from 1970 and 2096")
@@ -365,9 +364,7 @@ def test_what_threads_and_batch_size_change(whole, damaged, record_property):
     changed = {}
     for name, threads, batch in (("2 threads", 2, 4), ("a batch of 24", 1, 24), ("batches of 1", 1, 1)):
         write_params(damaged, **{**SMALL, "gen_math__batch_size": batch})
-        command = [sys.executable, "-m", "stages.gen_math", "tuned"]
-        environment = {**ONE_THREAD, "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, cwd=damaged, env=environment, capture_output=True, text=True)
+        done = stage_in(damaged, "gen_math", "tuned", OMP_NUM_THREADS=str(threads))
         assert done.returncode == 0, done.stderr
         rows = [texts(folder / "data/generated/tuned/math.jsonl") for folder in (whole.folder, damaged)]
         assert list(rows[0]) == list(rows[1])
