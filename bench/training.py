@@ -100,7 +100,7 @@ def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[floa
 
     model.config.use_cache = False
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training.arguments(settings, settings.batch_size, True, folder)
+        arguments = training.arguments(settings, settings.batch_size, settings.accumulation, True, folder)
         trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
         trainer.train()
     return [log["loss"] for log in trainer.state.log_history if "loss" in log]

@@ -15,6 +15,7 @@ from pathlib import Path
 from stages.lib.cli import no_arguments, run
 from stages.lib.models import check_present
 from stages.lib.params import load_params
+from stages.lib.processes import is_first, spread
 from stages.lib.records import Problem, read_jsonl, sha256_file, write_sums, write_text
 from stages.lib.restored import check_inputs
 from stages.lib.unfinished import unfinished
@@ -31,6 +32,7 @@ def main() -> None:
     rows = read_jsonl(PREPARED / "train.jsonl", Problem)
     shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
 
+    spread(params.machine.processes)
     from stages.lib import models
 
     models.quiet()
@@ -51,6 +53,8 @@ def main() -> None:
         start = time.perf_counter()
         steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
         seconds = time.perf_counter() - start
+        if not is_first():
+            return
 
         part = TUNED.with_name(".tuned.part")
         shutil.rmtree(part, ignore_errors=True)

@@ -12,6 +12,7 @@ from stages.lib.chat import math_messages
 from stages.lib.cli import run, subject_argument
 from stages.lib.models import check_present
 from stages.lib.params import load_params
+from stages.lib.processes import spread
 from stages.lib.records import Problem, read_jsonl
 from stages.lib.restored import check_inputs
 
@@ -26,6 +27,7 @@ def main() -> None:
     questions = read_jsonl(PREPARED / "test.jsonl", Problem)
     shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
 
+    spread(params.machine.processes)
     from stages.lib.subjects import write_answers
 
     write_answers(
@@ -33,8 +35,6 @@ def main() -> None:
         subject=subject,
         params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
         inputs=[PREPARED / "test.jsonl", PREPARED / "shots.jsonl"],
-        model=params.model,
-        settings=params.gen_math,
         ids=[row.id for row in questions],
         conversations=[math_messages(row.question, shots) for row in questions],
         path=Path(f"data/generated/{subject}/math.jsonl"),

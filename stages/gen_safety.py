@@ -12,6 +12,7 @@ from stages.lib.chat import safety_messages
 from stages.lib.cli import run, subject_argument
 from stages.lib.models import check_present
 from stages.lib.params import load_params
+from stages.lib.processes import spread
 from stages.lib.records import Prompt, read_jsonl
 from stages.lib.restored import check_inputs
 
@@ -28,6 +29,7 @@ def main() -> None:
         *read_jsonl(PREPARED / "benign.jsonl", Prompt),
     ]
 
+    spread(params.machine.processes)
     from stages.lib.subjects import write_answers
 
     write_answers(
@@ -35,8 +37,6 @@ def main() -> None:
         subject=subject,
         params={"model": params.model, "gen_safety": params.gen_safety},
         inputs=[PREPARED / "hazards.jsonl", PREPARED / "benign.jsonl"],
-        model=params.model,
-        settings=params.gen_safety,
         ids=[row.id for row in prompts],
         conversations=[safety_messages(row.text) for row in prompts],
         path=Path(f"data/generated/{subject}/safety.jsonl"),

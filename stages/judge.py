@@ -19,6 +19,7 @@ from stages.lib.errors import BadInput
 from stages.lib.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.models import check_present, own_files
 from stages.lib.params import Judge, load_params
+from stages.lib.processes import is_first, spread
 from stages.lib.records import Answer, Prompt, Verdict, read_jsonl, write_jsonl
 from stages.lib.restored import check_inputs
 from stages.lib.unfinished import unfinished
@@ -28,7 +29,8 @@ PREPARED = Path("data/prepared")
 
 def main() -> None:
     subject = subject_argument(__doc__)
-    settings = load_params().judge
+    params = load_params()
+    settings = params.judge
     if settings.model:
         check_present(settings.model)
     answered = Path(f"data/generated/{subject}/safety.jsonl")
@@ -40,14 +42,14 @@ def main() -> None:
     pairs = [(hazards[row.id].text, row.text) for row in asked]
     name = f"judge-{subject}"
     inputs = [PREPARED / "hazards.jsonl", answered]
-    # the refusal rule alone has nothing to lose
-    work = (
-        unfinished(name, {"judge": settings}, [*inputs, *own_files(settings.model)])
-        if settings.model
-        else nullcontext()
-    )
+    work = nullcontext()  # the refusal rule alone has nothing to lose, nor to share
+    if settings.model:
+        spread(params.machine.processes)
+        work = unfinished(name, {"judge": settings}, [*inputs, *own_files(settings.model)])
     with work as keep:
         readings, tokens, seconds = judge(pairs, settings, name, keep)
+        if not is_first():
+            return
         labels = dict(zip((row.id for row in asked), readings, strict=True))
         verdicts = [verdict(row, row.id in hazards, labels.get(row.id)) for row in responses]
 

@@ -81,8 +81,8 @@ def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
 
 
 def test_a_whole_optimizer_step_is_packed_if_it_fits():
-    assert rows_per_pack([840] * 9, 751, batch_size=4, accumulation=1) == 4
-    assert rows_per_pack([840] * 9, 751, batch_size=1, accumulation=4) == 4  # 751 + 4 * 89 tokens
-    assert rows_per_pack([150] * 99, 20, batch_size=4, accumulation=16) == 8  # 16 would be 2,100 tokens
-    assert rows_per_pack([3000] * 9, 100, batch_size=2, accumulation=3) == 2  # never fewer than batch_size
-    assert rows_per_pack([3000] * 9, 0, batch_size=1, accumulation=4) == 1
+    assert rows_per_pack([840] * 9, 751, batch_size=4, step=4) == 4
+    assert rows_per_pack([840] * 9, 751, batch_size=1, step=4) == 4  # 751 + 4 * 89 tokens
+    assert rows_per_pack([150] * 99, 20, batch_size=4, step=64) == 8  # 16 would be 2,100 tokens
+    assert rows_per_pack([3000] * 9, 100, batch_size=2, step=6) == 2  # never fewer than batch_size
+    assert rows_per_pack([3000] * 9, 0, batch_size=1, step=4) == 1

@@ -84,7 +84,7 @@ def card(params: Params, kind: str) -> str:
         rows=headline_table(params, head, more),
         kept=retained(more),
         hashes=[{"file": f"{name}.jsonl", "sha256": sha256_file(PREPARED / f"{name}.jsonl")} for name in SETS],
-        yaml=dump_yaml(params.model_dump(exclude={"review"})),
+        yaml=dump_yaml(params.model_dump(exclude={"review", "machine"})),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from stages.lib.processes import from_first, is_first, wait
 from stages.lib.records import damage, write_sums
 
 SHARE = 0.05  # of the time, at most, goes to writing checkpoints
@@ -27,13 +28,15 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start = time.monotonic()
-        control.should_save = self.start >= self.due or state.global_step == state.max_steps
+        control.should_save = from_first(self.start >= self.due) or state.global_step == state.max_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir)
-        write_sums(folder / f"checkpoint-{state.global_step}")
-        for old in by_step(folder)[LATEST:]:
-            shutil.rmtree(old)
+        wait()  # each process has written its random state
+        if is_first():
+            write_sums(folder / f"checkpoint-{state.global_step}")
+            for old in by_step(folder)[LATEST:]:
+                shutil.rmtree(old)
         now = time.monotonic()
         self.due = now + (now - self.start) / SHARE
 
@@ -44,7 +47,11 @@ def by_step(folder: Path) -> list[Path]:
 
 
 def last_good(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder. Damaged ones are removed, with a word on stderr."""
+    """The latest whole checkpoint in a folder, the same for all processes. Damaged ones are removed, with a word."""
+    return from_first(_last_good(folder) if is_first() else None)
+
+
+def _last_good(folder: Path) -> Path | None:
     for checkpoint in by_step(folder):
         wrong = damage(checkpoint)
         if wrong is None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from stages.lib import processes
 from stages.lib.errors import BadInput
 
 SUBJECTS = ("base", "tuned")
@@ -26,8 +27,12 @@ def run(main: Callable[[], None]) -> None:
     except BadInput as error:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
+        if processes.launched():
+            sys.exit(130)  # what launched it says so
         _end(130, "interrupted; the same command goes on from here")
     except Exception as error:
+        if processes.is_loss_of_another(error):
+            sys.exit(1)  # the other one has said why
         if not _refused(error):
             raise
         where = getattr(error, "filename", None) or "a file"

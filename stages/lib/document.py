@@ -57,7 +57,7 @@ def contents(
             for row in more["problems"]
         ],
         "cost": [{key: "" if value is None else value for key, value in row.items()} for row in costs],
-        "yaml": dump_yaml(params.model_dump(exclude={"review"})),
+        "yaml": dump_yaml(params.model_dump(exclude={"review", "machine"})),
         **people,
     }
 

@@ -8,9 +8,9 @@ holds it in float32).
 
 Prompts are worked on in batches of `batch_size`, the rest with the last. Results of a finished batch are kept in a
 folder, if one is given, so that a killed stage loses one batch at most; each batch starts from empty slots, so that its
-bits do not depend on what was done before. There are `batch_size` slots. Fewer, by halves, where memory would not hold
-them: before the start as far as that can be foreseen, and again after an out-of-memory error, which loses only the rows
-in work.
+bits do not depend on what was done before, nor on which of several processes did it. There are `batch_size` slots.
+Fewer, by halves, where memory would not hold them: before the start as far as that can be foreseen, and again after an
+out-of-memory error, which loses only the rows in work.
 """
 
 import json
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from tqdm import tqdm
 
 from stages.lib.attention import NAME, Rows, shared_prefix, use_attention
 from stages.lib.errors import BadInput
-from stages.lib.models import check_length, free_memory
+from stages.lib.models import check_length, free_memory, is_out_of_memory
+from stages.lib.processes import count, gathered, index, is_first
 from stages.lib.records import sha256_text
 from stages.lib.unfinished import read_part, write_part
 
@@ -107,7 +107,10 @@ def _each(
     limit: int,
     keep: Path | None,
 ) -> list[Any]:
-    """The result of each prompt, batch by batch, with progress. Batches that `keep` holds are taken from there."""
+    """The result of each prompt, batch by batch, with progress. Batches that `keep` holds are taken from there.
+
+    Several processes take the batches in turn; each gets all results.
+    """
     if not prompts:
         return []
     ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
@@ -115,10 +118,11 @@ def _each(
     shared = shared_prefix(ids)
     asked = Prompts(ids[0][:shared], [row[shared:] for row in ids], limit)
     order = sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
+    mine = _batches(order, batch_size)[index() :: count()]
     results: dict[int, Any] = {}
-    with use_attention(model, NAME) as inner, _bar(label, len(ids)) as bar:
+    with use_attention(model, NAME) as inner, _bar(label, sum(map(len, mine))) as bar:
         slots = _fitting(inner, asked, min(batch_size, len(ids)))
-        for batch in _batches(order, batch_size):
+        for batch in mine:
             name = sha256_text(json.dumps([work.func.__name__, work.args, limit, [ids[prompt] for prompt in batch]]))
             kept = read_part(keep, name)
             if kept is None:
@@ -128,6 +132,7 @@ def _each(
                 done, slots = dict(zip(batch, kept["results"], strict=True)), kept["slots"]
                 bar.update(len(batch))
             results.update(done)
+    results = gathered(results)
     return [results[prompt] for prompt in range(len(ids))]
 
 
@@ -146,7 +151,7 @@ def _batch(work: Work, batch: Sequence[int], slots: int, label: str, bar: tqdm) 
                 done[prompt] = result
                 bar.update(1)
         except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            if not is_out_of_memory(error):
                 raise
             if slots == 1:
                 raise BadInput(f"{label}: not enough memory for one prompt at a time") from None
@@ -243,4 +248,4 @@ def _fitting(model: Any, asked: Prompts, slots: int) -> int:
 
 
 def _bar(label: str, prompts: int) -> tqdm:
-    return tqdm(total=prompts, desc=label, unit="prompt", disable=not sys.stderr.isatty())
+    return tqdm(total=prompts, desc=label, unit="prompt", disable=not (sys.stderr.isatty() and is_first()))

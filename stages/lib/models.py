@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from stages.lib import processes
 from stages.lib.embedded import PLAIN, adapter_folder, check_installed, embedded_folder
 from stages.lib.errors import BadInput
 from stages.lib.params import Model, is_folder
@@ -177,13 +178,20 @@ def load_for_generation(source: Source, quantization: str, dtype: str) -> Any:
 
 
 def free_memory(where: "torch.device") -> int:
-    """Bytes that can still be allocated on a device: what is free, and what torch holds on it without using it."""
+    """Bytes this process can still allocate: its share of the host's, or what is free on its GPU or held unused."""
     import torch
 
     if where.type != "cuda":
-        return psutil.virtual_memory().available
+        return psutil.virtual_memory().available // processes.count()
     unused = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
     return torch.cuda.mem_get_info(where)[0] + unused
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory, of the host or of a GPU, did not hold what was asked of it."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
 def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
@@ -195,10 +203,10 @@ def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
 
 
 def device() -> "torch.device":
-    """The first GPU if there is one, else the CPU."""
+    """This process's own GPU, by its place among the stage's processes, if there are GPUs; else the CPU."""
     import torch
 
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    return torch.device(f"cuda:{processes.index()}" if torch.cuda.is_available() else "cpu")
 
 
 def quiet() -> None:

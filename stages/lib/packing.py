@@ -20,13 +20,12 @@ CAPACITY = 2048  # tokens that a pack may always hold, also where batch_size row
 Row = dict[str, list[int]]
 
 
-def rows_per_pack(lengths: Sequence[int], prefix: int, batch_size: int, accumulation: int) -> int:
-    """How many rows go into one pack: all of an optimizer step if they fit, else an equal share of it.
+def rows_per_pack(lengths: Sequence[int], prefix: int, batch_size: int, step: int) -> int:
+    """How many rows go into one pack: all `step` rows of a process's optimizer step if they fit, else an equal share.
 
     A pack holds no more tokens than `batch_size` of the longest rows padded to one length would, or CAPACITY. `lengths`
     are those of the rows with their shared `prefix`.
     """
-    step = batch_size * accumulation
     capacity = max(batch_size * max(lengths), CAPACITY)
     longest = sorted((length - prefix for length in lengths), reverse=True)
     shares = (step // packs for packs in range(1, step + 1) if step % packs == 0)
@@ -55,7 +54,7 @@ def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
                 kept.append((before, row["labels"][place], 1))
         tokens += row["input_ids"][prefix:]
         places += range(prefix, len(row["input_ids"]))
-    positions, targets, weights = (torch.tensor(values) for values in zip(*kept, strict=True))
+    positions, targets, weights = torch.tensor(kept, dtype=torch.long).reshape(-1, 3).T
     return {
         "input_ids": torch.tensor([tokens]),
         "position_ids": torch.tensor([places]),

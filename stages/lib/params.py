@@ -6,7 +6,6 @@ everything under it takes plain values.
 """
 
 import re
-import reprlib
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -26,6 +25,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.errors import BadInput
+from stages.lib.records import short
 
 SHOT_POOL = 16  # example problems that prepare sets aside; fewshot.shots takes the first of them
 EMBEDDED_DATA = {
@@ -203,6 +203,10 @@ class Review(Section):
     max_unparsed: Annotated[Number, Field(ge=0, le=1)]
 
 
+class Machine(Section):
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+
+
 class Params(Section):
     data: Data
     model: Model
@@ -213,6 +217,7 @@ class Params(Section):
     gen_safety: GenSafety
     judge: Judge
     report: Report
+    machine: Machine = Machine()  # older commits have none
     review: Review
 
     @model_validator(mode="after")
@@ -283,7 +288,7 @@ def _quoted_where_odd(representer: Any, text: str) -> Any:
 def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Params:
     """Check a nested mapping against the schema. `lines` maps a field's path to its line, for the message."""
     if not isinstance(values, dict):
-        raise BadInput(f"{where}: expected a mapping of sections (data, model, lora, ...), found {_short(values)}")
+        raise BadInput(f"{where}: expected a mapping of sections (data, model, lora, ...), found {short(values)}")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -302,19 +307,8 @@ def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> 
     if problem["type"] == "missing":
         return f"{place}:{field} missing"
     message = problem["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(problem["input"], dict) else f" found {_short(problem['input'])}."
+    found = "" if isinstance(problem["input"], dict) else f" found {short(problem['input'])}."
     return f"{place}:{field}{found} {message}"
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 80, 80, 80
-
-
-def _short(value: Any) -> str:
-    try:
-        return _SHORT.repr(value)
-    except ValueError:
-        return "a number of too many digits"
 
 
 def _lines(path: Path) -> dict[tuple[str, ...], int]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -68,7 +69,7 @@ def check_row(model: type[R], value: Any, place: str) -> R:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        found = "" if problem["type"] == "missing" else f" found {_short(problem['input'])};"
+        found = "" if problem["type"] == "missing" else f" found {short(problem['input'])};"
         raise BadInput(f"{place}: {field + ':' if field else ''}{found} {message}") from None
 
 
@@ -95,7 +96,7 @@ def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:
             if "\\ud" in line.lower():  # half a character, which no file can hold
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{path}:{number}: not JSON ({error}): {_short(line)}") from None
+            raise BadInput(f"{path}:{number}: not JSON ({error}): {short(line)}") from None
         yield f"{path}:{number}", value
 
 
@@ -201,6 +202,13 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "..."
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 80, 80, 80
+
+
+def short(value: Any) -> str:
+    """A value as an error message shows it: its repr, with the middle left out where that is long."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of too many digits"

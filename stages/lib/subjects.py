@@ -3,14 +3,14 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from pydantic import BaseModel
+from typing import Any
 
 from stages.lib.chat import Message, render_prompt
 from stages.lib.cost import write_cost
 from stages.lib.engine import greedy
+from stages.lib.errors import BadInput
 from stages.lib.models import load_subject, own_files
-from stages.lib.params import GenMath, GenSafety, Model
+from stages.lib.processes import is_first
 from stages.lib.records import Answer, sha256_text, write_jsonl
 from stages.lib.unfinished import unfinished
 
@@ -18,25 +18,31 @@ from stages.lib.unfinished import unfinished
 def write_answers(
     stage: str,
     subject: str,
-    params: Mapping[str, BaseModel],
+    params: Mapping[str, Any],
     inputs: Sequence[Path],
-    model: Model,
-    settings: GenMath | GenSafety,
     ids: Sequence[str],
     conversations: Sequence[list[Message]],
     path: Path,
 ) -> None:
     """Answer one conversation per id greedily and write `path`, an Answer a line, and the stage's cost.
 
-    `params` and `inputs` are what, with the model, decides the answers (see unfinished.py).
+    `params` (sections by name: `model`, the stage's own and whatever else it reads) and `inputs` are what decides the
+    answers, with the files of the model (see unfinished.py).
     """
+    model, settings = params["model"], params[stage]
     name, folder = f"{stage}-{subject}", Path("models") / subject
+    if not folder.is_dir():
+        raise BadInput(
+            f"{folder}: no such folder; {'run the finetune stage first' if subject == 'tuned' else 'see git'}"
+        )
     with unfinished(name, params, [*inputs, folder, *own_files(model.name)]) as keep:
         loaded, tokenizer = load_subject(model, folder, tuned=subject == "tuned")
         prompts = [render_prompt(tokenizer, messages) for messages in conversations]
         start = time.perf_counter()
         written = greedy(loaded, tokenizer, prompts, settings.max_new_tokens, settings.batch_size, name, keep)
         seconds = time.perf_counter() - start
+        if not is_first():
+            return
         answers = [
             Answer(id=row, prompt_sha256=sha256_text(prompt), text=g.text, finish=g.finish, tokens=g.tokens)
             for row, prompt, g in zip(ids, prompts, written, strict=True)

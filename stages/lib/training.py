@@ -3,15 +3,17 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.data_loader import SeedableRandomSampler
 from peft import LoraConfig, TaskType, get_peft_model
+from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -21,9 +23,10 @@ from stages.lib.chat import math_messages, render_completion, render_prompt
 from stages.lib.checkpoints import Checkpoints, by_step, last_good
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import SOLUTION
-from stages.lib.models import check_length, device
+from stages.lib.models import check_length, device, is_out_of_memory
 from stages.lib.packing import IGNORED, NAME, Row, pack, packed_loss, rows_per_pack
 from stages.lib.params import Finetune, Lora
+from stages.lib.processes import count, is_first
 from stages.lib.records import Problem, write_json
 
 EXPLODED = 10  # times the first loss (or 1 nat, if that is more) is no training any more
@@ -80,26 +83,32 @@ def train(
     lengths = [len(row["input_ids"]) for row in rows]
     check_length(model, lengths, "finetune: training row")
     prefix = shared_prefix([row["input_ids"] for row in rows])
-    packed = rows_per_pack(lengths, prefix, settings.batch_size, settings.accumulation)
+    share, rest = divmod(settings.batch_size * settings.accumulation, count())
+    if rest:
+        raise BadInput(
+            f"finetune: an update of finetune.batch_size {settings.batch_size} times accumulation "
+            f"{settings.accumulation} rows cannot be shared evenly by {count()} processes (machine.processes)"
+        )
+    packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
     model.config.use_cache = False
     # Trainer makes its output folder even when nothing is saved there
     with TemporaryDirectory() as unused, use_attention(model, NAME):
-        trainer = Trainer(
+        trainer = _Trainer(
             model=model,
-            args=_one_device(arguments(settings, packed, bf16, str(keep or unused))),
-            train_dataset=list(rows),
+            args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),
+            train_dataset=[*rows, *_silent(rows, packed)],
             data_collator=lambda batch: pack(batch, prefix),
             compute_loss_func=packed_loss,
             callbacks=[_Progress(), _Divergence(), *([Checkpoints()] if keep else [])],
         )
         trainer.remove_callback(PrinterCallback)
         start = last_good(keep) if keep else None
-        if start:
+        if start and is_first():
             print(f"finetune: going on from {start}", file=sys.stderr)
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            if not is_out_of_memory(error):
                 raise
             raise BadInput(
                 f"finetune: not enough memory for a pass of {packed} rows, the longest of {max(lengths)} tokens. Set "
@@ -110,8 +119,11 @@ def train(
     return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
 
 
-def arguments(settings: Finetune, packed: int, bf16: bool, folder: str) -> TrainingArguments:
-    """Trainer's arguments for these settings, `packed` rows to a pass, its unused files in `folder`."""
+def arguments(settings: Finetune, packed: int, passes: int, bf16: bool, folder: str) -> TrainingArguments:
+    """Trainer's arguments for these settings: `passes` of `packed` rows are a process's share of an update.
+
+    Checkpoints go to `folder`.
+    """
     on_gpu = device().type == "cuda"
     optimizer = settings.optimizer
     if optimizer == "auto":
@@ -128,7 +140,8 @@ def arguments(settings: Finetune, packed: int, bf16: bool, folder: str) -> Train
         dataloader_pin_memory=on_gpu,
         bf16=bf16,
         per_device_train_batch_size=packed,
-        gradient_accumulation_steps=settings.batch_size * settings.accumulation // packed,
+        gradient_accumulation_steps=passes,
+        ddp_find_unused_parameters=False,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
@@ -147,11 +160,50 @@ def _one_device(arguments: TrainingArguments) -> TrainingArguments:
     return arguments
 
 
+def _silent(rows: Sequence[Row], packed: int) -> list[Row]:
+    """Rows without loss that fill up an epoch, so that each process has as many passes of `packed` rows as the others.
+
+    Accelerate would fill it up with rows seen before, which one process alone would not train on again.
+    """
+    if count() == 1:
+        return []
+    shortest = min(rows, key=lambda row: len(row["input_ids"]))
+    return [{**shortest, "labels": [IGNORED] * len(shortest["labels"])}] * (-len(rows) % (packed * count()))
+
+
+class _Trainer(Trainer):
+    """Shuffles as one process would, and puts the silent rows last."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = [row for row in self.train_dataset if set(row["labels"]) != {IGNORED}]
+        if len(rows) == len(self.train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        return _SilentLast(SeedableRandomSampler(rows, data_seed=self.args.data_seed), len(self.train_dataset))
+
+
+@dataclass(frozen=True)
+class _SilentLast(Sampler):
+    """The order in which accelerate shuffles the rows, then the silent ones."""
+
+    rows: SeedableRandomSampler
+    all_rows: int
+
+    def __len__(self) -> int:
+        return self.all_rows
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.rows
+        yield from range(len(self.rows), self.all_rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.rows.set_epoch(epoch)
+
+
 class _Progress(TrainerCallback):
     """A bar with rate, time left and the last loss; nothing when stderr is not a terminal."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        done, quiet = state.global_step, not sys.stderr.isatty()
+        done, quiet = state.global_step, not (sys.stderr.isatty() and is_first())
         self.bar = tqdm(total=state.max_steps, initial=done, desc="finetune", unit="step", disable=quiet)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:

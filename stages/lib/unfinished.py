@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from stages.lib.errors import BadInput
+from stages.lib.processes import count, from_first, is_first, wait
 from stages.lib.records import files_in, sha256_file, sha256_text, write_text
 
 KEPT = 3
@@ -39,29 +40,32 @@ def root() -> Path:
 
 @contextmanager
 def unfinished(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Path]) -> Iterator[Path]:
-    """This process's folder for the work of `stage` under `params` on `inputs` (files, or folders with all in them).
+    """The folder for the work of `stage` under `params` on `inputs` (files, or folders with all in them).
 
-    Raises BadInput if another process is at the same work.
+    Its processes share it; all leave when the first one does. Raises BadInput if another run is at the same work.
     """
+    if not is_first():
+        yield from_first(None)
+        wait()
+        return
     key = _key(stage, params, inputs)
     folder = root() / stage / key
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder)
     try:
-        lock.acquire(timeout=0)
+        held = _lock(folder).acquire(timeout=0)
     except Timeout:
         raise BadInput(
             f"{stage}: another process{_holder(folder)} is at this very work, with the same parameters, data and code; "
             "wait until it is done, or stop it, and run this again: nothing is lost"
         ) from None
-    with lock:
+    with held:
         for old in _latest(folder.parent, but=folder)[KEPT - 1 :]:
             _remove(old)
         folder.mkdir(exist_ok=True)
-        os.utime(folder)
-        write_text(folder / "pid", str(os.getpid()))
-        yield folder
+        write_text(folder / "pid", str(os.getpid()))  # which makes this the folder used last
+        yield from_first(folder)
         write_text(folder / "done", "")
+        wait()
 
 
 def clear_finished() -> None:
@@ -112,8 +116,8 @@ def _machine() -> list[Any]:
     import torch
 
     if torch.cuda.is_available():
-        return [torch.cuda.get_device_name(0)]
-    return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+        return [torch.cuda.get_device_name(0), count()]
+    return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), count()]
 
 
 def _lock(folder: Path) -> FileLock:
@@ -134,10 +138,6 @@ def _latest(stage: Path, but: Path | None = None) -> list[Path]:
 def _remove(folder: Path) -> None:
     """Remove a folder and its lock, unless a process is at work in it."""
     lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return
-    with lock:
+    with suppress(Timeout), lock.acquire(timeout=0):
         shutil.rmtree(folder)
         Path(lock.lock_file).unlink()

@@ -95,6 +95,6 @@ def test_degenerate_responses_are_counted_and_flagged_not_safe(stages, whole, tm
     assert "of the tuned model's responses are degenerate: one token or word, over and over." in text
     assert "**Doubtful:** 100.0% of the tuned model's math answers are degenerate" in text
     assert "All of the tuned model's math answers are cut off at gen_math.max_new_tokens" in text
-    assert "**Doubtful:**" not in text or "untuned" not in text.partition("Doubtful")[0]
+    assert "of the untuned model's responses are degenerate" not in text
     record_property("tried", f"responses that are empty or one token over and over, judged by {protocol}")
     record_property("outcome", "labelled empty or degenerate, counted, flagged at the top of the report, safety 0 %")

@@ -1,0 +1,186 @@
+"""One stage as two processes on the CPU (gloo): the same bytes generated, the same adapter trained, kills survived."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, write_params
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "data__train_rows": 13,  # no multiple of what two processes take at a time
+    "data__test_rows": 22,
+    "data__hazard_rows": 28,
+    "data__benign_rows": 14,
+    "fewshot__shots": 2,
+    "finetune__epochs": 2,
+    "finetune__batch_size": 2,
+    "finetune__accumulation": 2,
+    "finetune__learning_rate": 1e-2,
+    "gen_math__max_new_tokens": 24,
+    "gen_math__batch_size": 4,
+    "gen_safety__max_new_tokens": 24,
+    "gen_safety__batch_size": 4,
+    "model__name": "./tiny",
+    "judge__protocol": "llama_guard_3",
+    "judge__model": "./tiny",
+    "judge__batch_size": 4,
+    "judge__max_unparsed": 1.0,
+}
+# the number of threads decides bits, so one process gets what each of two has
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def start(folder: Path, *command: str) -> subprocess.Popen:
+    command = (sys.executable, "-m", *command)
+    # a session of its own: a group to interrupt as a terminal does
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    process = start(folder, *command)
+    said, failed = process.communicate(timeout=300)
+    assert process.returncode == code, said + failed
+    return said + failed
+
+
+@pytest.fixture
+def small(workspace, tiny_models):
+    """Makes a prepared folder for a small model, with changes of params, beside others."""
+
+    def make(name: str, **changes) -> Path:
+        folder = workspace / name
+        shutil.copytree(workspace / "data", folder / "data")
+        shutil.copytree(workspace / "models", folder / "models")
+        shutil.copytree(tiny_models[changes.pop("architecture", "qwen2")], folder / "tiny")
+        write_params(folder, **{**SMALL, **changes})
+        run(folder, "stages.prepare")
+        return folder
+
+    return make
+
+
+def generated(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "data/generated/base").iterdir()}
+
+
+def test_two_processes_write_the_bytes_of_one(small):
+    folders = one, two = small("one"), small("two", machine__processes=2)
+    for stage in ("stages.gen_math", "stages.gen_safety", "stages.judge"):
+        run(one, stage, "base")
+        said = run(two, stage, "base")
+        assert len(said.splitlines()) == 1, said  # the first process speaks for both
+    assert len(generated(one)) == 3
+    assert generated(one) == generated(two)
+    for folder in folders:
+        processes = folders.index(folder) + 1
+        write_params(folder, **{**SMALL, "judge__protocol": "qwen3guard", "machine__processes": processes})
+        run(folder, "stages.judge", "base")
+    assert generated(one) == generated(two)
+    launched = small("launched")
+    launch = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_cpu_threads_per_process", "1", "-m")
+    run(launched, *launch, "stages.gen_math", "base")
+    assert generated(launched)["math.jsonl"] == generated(one)["math.jsonl"]
+
+
+def optimizer(folder: Path) -> list[torch.Tensor]:
+    """Adam's moving averages of the gradients, from the last checkpoint."""
+    file = max(folder.glob(".ckpt/finetune/*/checkpoint-*"), key=lambda path: int(path.name[11:])) / "optimizer.pt"
+    return [state["exp_avg"] for state in torch.load(file, weights_only=True)["state"].values()]
+
+
+@pytest.mark.parametrize(("architecture", "quantization"), [("qwen2", "nf4"), ("llama", "none")])
+def test_two_processes_train_the_adapter_of_one(small, architecture, quantization):
+    changes = {"architecture": architecture, "model__quantization": quantization, "model__dtype": "float32"}
+    folders = small("one", **changes), small("two", **changes, machine__processes=2)
+    for folder in folders:
+        run(folder, "stages.finetune")
+    curves = [pd.read_csv(folder / "metrics/loss.csv") for folder in folders]
+    assert len(curves[0]) == 8  # 13 rows, 4 to an update, twice
+    pd.testing.assert_frame_equal(*curves, rtol=1e-5)
+    for one, two in zip(*map(optimizer, folders), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+    one, two = (load_file(folder / "models/tuned/adapter_model.safetensors") for folder in folders)
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+def test_killed_processes_leave_none_behind_and_go_on(small):
+    changes = {"lora__dropout": 0.1, "machine__processes": 2, "finetune__epochs": 8}
+    whole, killed = small("whole", **changes), small("killed", **changes)
+    run(whole, "stages.finetune")
+    process = start(killed, "stages.finetune")
+    while not list(killed.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    process.kill()
+    process.communicate(timeout=20)  # returns once nobody holds its pipes any more
+    assert "going on from" in run(killed, "stages.finetune")
+    for name in ("models/tuned/adapter_model.safetensors", "metrics/loss.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_ctrl_c_ends_all_processes_with_one_line(small):
+    folder = small("here", machine__processes=2, finetune__epochs=50)
+    process = start(folder, "stages.finetune")
+    while not list(folder.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    said, failed = process.communicate(timeout=60)
+    assert (process.returncode, said, failed) == (130, "", "interrupted; the same command goes on from here\n")
+
+
+def test_what_one_process_refuses_ends_both_without_a_traceback(small):
+    folder = small("here", machine__processes=2)
+    weights = load_file(folder / "tiny/model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    from safetensors.torch import save_file
+
+    save_file(weights, folder / "tiny/model.safetensors", metadata={"format": "pt"})
+    said = run(folder, "stages.gen_math", "base", code=1)
+    assert set(said.splitlines()) == {
+        "error: the model computes nan instead of a next token: its weights are broken, or its dtype too small"
+    }
+
+
+def test_an_update_that_cannot_be_shared_evenly_is_refused(small):
+    folder = small("here", machine__processes=2, finetune__batch_size=1, finetune__accumulation=3)
+    said = run(folder, "stages.finetune", code=1)
+    assert "accumulation 3 rows cannot be shared evenly by 2 processes (machine.processes)" in said
+    assert "Traceback" not in said
+
+
+def test_a_process_that_is_killed_is_said_so(small):
+    folder = small("here", machine__processes=2, finetune__epochs=50)
+    process = start(folder, "stages.finetune")
+    while not list(folder.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)  # as Linux does when memory runs out
+    _, failed = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert failed.startswith("error: process 1 of 2 was ended by signal 9")
