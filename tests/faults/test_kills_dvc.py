@@ -69,7 +69,7 @@ def ask(folder: Path, *command: str) -> str:
 def killed_until_done(folder: Path, command: Sequence[str], later: int = 0) -> int:
     """Run a command and kill it, again and again, until it ends by itself with 0; returns the number of kills."""
     for kills, seconds in enumerate(cycle(SECONDS)):
-        code = run(folder, command, seconds + later)
+        code = run(folder, command, seconds + later + kills // 3)  # longer and longer, for a machine that is busy
         if code is not None:
             assert code == 0, said(folder)
             return kills
