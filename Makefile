@@ -13,12 +13,13 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test test-faults lint drift review gate embedded embedded-chat embedded-guard bench bench-gpu clean
+.PHONY: help setup repro test test-faults test-cluster lint drift review gate embedded embedded-chat embedded-guard bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
 	@echo "make test    set up if needed, then run every test, but for the kills of the next line"
 	@echo "make test-faults  kill, starve and damage the stages, feed them bad input; writes tests/FAULTS.md (half an hour at most)"
+	@echo "make test-cluster  runs through a real Slurm on this machine, a node killed; writes tests/CLUSTER.md (Debian, as root; an hour)"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
 	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"
@@ -43,10 +44,15 @@ repro: setup
 	$(RUN) dvc repro
 
 test: setup
-	$(RUN) python -m pytest -m "slow or not slow" --ignore tests/faults
+	$(RUN) python -m pytest -m "slow or not slow" --ignore tests/faults --ignore tests/cluster
 
 test-faults: setup
 	$(RUN) python -m pytest -m faults --faults-table tests/FAULTS.md
+
+test-cluster: setup
+	which slurmctld slurmd munged >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null; }
+	$(RUN) python -m pytest -m cluster tests/cluster --cluster-log tests/CLUSTER.md
 
 lint: setup
 	$(RUN) ruff check .

@@ -91,12 +91,12 @@ def written(shape: Shape, prefix: int, then: int, new: int, prompts: int) -> flo
     )
 
 
-def trained(shape: Shape, prefix: int, own: float, rows: float, whole_text: bool) -> float:
-    """Operations of LoRA training, four rows to a pack: forward, and backward to the inputs of frozen weights."""
-    packs = rows / 4
-    tokens = packs * (prefix + 4 * own)
+def trained(shape: Shape, prefix: int, own: float, rows: float, whole_text: bool, packed: int = 4) -> float:
+    """Operations of LoRA training, so many rows to a pack: forward, and backward to the inputs of frozen weights."""
+    packs = rows / packed
+    tokens = packs * (prefix + packed * own)
     with_loss = tokens if whole_text else rows * own / 2
-    keys = packs * (prefix**2 / 2 + 4 * own * (prefix + own / 2))
+    keys = packs * (prefix**2 / 2 + packed * own * (prefix + own / 2))
     return 4 * (shape.linear * tokens + shape.output * with_loss) + 3 * shape.attention * keys
 
 

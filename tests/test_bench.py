@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bench import gpu, paper_cost, speed, work
+from bench import gpu, paper_cost, scale, speed, work
 from stages.lib.models import Source, load_base, load_for_generation, load_tokenizer
 from tests.conftest import ARCHITECTURES, ROOT
 
@@ -41,6 +41,40 @@ def test_the_readmes_tables_are_those_of_the_committed_results():
     assert speed.table(results) in text
     assert speed.training_table(results) in text
     assert paper_cost.table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_document_of_scale_is_that_of_the_committed_results(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert scale.document() == (ROOT / "docs" / "SCALE.md").read_text(encoding="utf-8")
+
+
+def test_the_study_waits_for_what_all_share_then_for_its_runs():
+    found = [(5, scale.Hours(3, 1, 1)), (5, scale.Hours(2, 1, 1)), (0, scale.Hours(1, 2, 1))]
+    assert scale.untuned(found) == 1 + 2 + 1  # math with five shots, with none, safety
+    assert scale.makespan(found, at_once=1) == 4 + 5 + 4 + 4
+    assert scale.makespan(found, at_once=2) == 4 + 4 + 4  # the third run follows the second
+    assert scale.makespan(found, at_once=64) == 4 + 5
+
+
+def test_more_gpus_share_a_run_but_not_its_examples_nor_half_a_batch(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    one, two, four = (dict(enumerate(scale.runs(scale.MODELS["7B"], gpus))) for gpus in (1, 2, 4))
+    for number, (shots, hours) in one.items():
+        faster = hours.training / four[number][1].training
+        assert faster == pytest.approx(4) if not shots else 1 < faster < 2.5
+        assert hours.math / two[number][1].math == pytest.approx(5 / 3)  # five batches
+        assert hours.math / four[number][1].math == pytest.approx(5 / 2)
+
+
+def test_shapes_are_those_of_the_models():
+    # config.json of Qwen2.5-1.5B and 7B, whose linear weights the other table gives
+    small = scale._shape(layers=28, hidden=1536, inner=8960, kv_heads=2, vocabulary=151936)
+    large = scale._shape(layers=28, hidden=3584, inner=18944, kv_heads=4, vocabulary=152064)
+    for found, size in ((small, "1.5B"), (large, "7B")):
+        assert found.linear == pytest.approx(paper_cost.SHAPES[size].linear, rel=0.01)
+        assert found.output == pytest.approx(paper_cost.SHAPES[size].output, rel=0.01)
+        assert found.attention == paper_cost.SHAPES[size].attention
+    assert scale.MODELS["72B"].weights == pytest.approx(72.7e9, rel=0.01)
 
 
 def test_more_rows_more_epochs_and_larger_models_cost_more():

@@ -11,7 +11,8 @@ from stages.lib.errors import BadInput
 def git(*arguments: str) -> str:
     """Run git and return what it printed. Raises BadInput with its message if it fails.
 
-    Out of reach of what ends this process and its group (Ctrl-C, a kill): half a commit would leave a locked index.
+    Out of reach of Ctrl-C and of a kill of this process's group: half a commit would leave a locked index. (Not of a
+    machine that goes down: git then says which lock file to remove.)
     """
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, start_new_session=True)
     if done.returncode:

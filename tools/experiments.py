@@ -6,7 +6,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tools.commands import dvc, git
 RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
 WORK = CKPT / "runs"
+UNDECIDED = ("*.md", "docs", "tests", "bench", "tools")  # what may change without another result
 
 
 def result_file(each: Run, profile: str) -> Path:
@@ -39,43 +40,107 @@ def measured(path: Path) -> str:
 
 def run_one(study: Study, each: Run, profile: str) -> None:
     """Run one of the ten as a DVC experiment in a clone of its own, then write and commit its result."""
-    overrides = study.overrides(each, profile)
-    resolve(read_yaml(Path("params.yaml")), overrides, str(RUNS))
+    check(study, each, profile)
+    start, path = git("rev-parse", "HEAD"), result_file(each, profile)
+    if is_done(each, profile):
+        again = f"`dvc exp remove {title(each, profile)}` lets it run again"
+        print(f"{title(each, profile)}: {path} is of this commit; {again}", flush=True)
+        return
+    started = time.monotonic()
+    measure(study, each, profile, start, WORK / "clone", CKPT)
+    minutes = (time.monotonic() - started) / 60
+    keep_result(each, profile, start)
+    print(
+        f"{title(each, profile)}: {measured(path)} (accuracy / safety), {minutes:.1f} min, kept as {path}", flush=True
+    )
+
+
+def title(each: Run, profile: str) -> str:
+    """The name of the run's experiment."""
+    return f"{each.name}-{profile}"
+
+
+def reference(each: Run, profile: str, commit: str) -> str:
+    """Where DVC keeps the experiment of a run that began at a commit."""
+    return f"refs/exps/{commit[:2]}/{commit[2:]}/{title(each, profile)}"
+
+
+def check(study: Study, each: Run, profile: str) -> None:
+    """Refuse a run whose parameters are wrong, and a clone that can record no experiment or commit (BadInput)."""
+    git("var", "GIT_COMMITTER_IDENT")
+    resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
-    name, start, path = f"{each.name}-{profile}", git("rev-parse", "HEAD"), result_file(each, profile)
-    if is_done(name, path):
-        print(f"{name}: {path} is of this commit; `dvc exp remove {name}` lets it run again", flush=True)
-        return
-    settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
-    print(f"{name}: dvc exp run", flush=True)
-    started = time.monotonic()
-    clone = fresh_clone(start)
-    dvc("exp", "run", "--name", name, *settings, folder=clone)
 
-    experiment = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
-    git("fetch", "--quiet", str(clone), f"+{experiment}:{experiment}")
+
+def measure(
+    study: Study, each: Run, profile: str, commit: str, clone: Path, kept: Path, targets: Sequence[str] = ()
+) -> None:
+    """Run the experiment of a run, as of a commit, in a fresh clone, and fetch it from there into this repository.
+
+    Unfinished work is kept in the folder `kept`. With `targets`, only those stages run, for DVC's cache.
+    """
+    print(f"{title(each, profile)}: dvc exp run", flush=True)
+    settings = [f"{key}={override(value)}" for key, value in study.overrides(each, profile).items()]
+    make_clone(commit, clone, kept)
+    named = [part for setting in settings for part in ("-S", setting)]
+    dvc("exp", "run", "--name", title(each, profile), *named, *targets, folder=clone)
+    if not targets:
+        experiment = reference(each, profile, commit)
+        with writing():
+            git("fetch", "--quiet", str(clone), f"+{experiment}:{experiment}")
     shutil.rmtree(clone)
-    head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
-    values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
-    write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
-    git("add", str(path))
-    if git("status", "--porcelain", "--", str(path)):
-        git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
-    minutes = (time.monotonic() - started) / 60
-    print(f"{name}: {measured(path)} (accuracy / safety), {minutes:.1f} min, committed as {path}", flush=True)
 
 
-def is_done(name: str, path: Path) -> bool:
+def keep_result(each: Run, profile: str, commit: str) -> None:
+    """Write and commit the result of a run whose experiment, begun at a commit, is here. Twice is as good as once.
+
+    Raises BadInput if more than results was committed since: it would not be the result of what is checked out.
+    """
+    experiment, path = reference(each, profile, commit), result_file(each, profile)
+    with writing():
+        if not only_results_since(commit):
+            raise BadInput(
+                f"{title(each, profile)} is of commit {commit[:7]}, and more was changed since than results, texts, "
+                f"tests and tools; to keep its result, `git switch --create results {commit[:7]}`, collect, and merge"
+            )
+        head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
+        values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
+        write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
+        git("add", str(path))
+        if git("status", "--porcelain", "--", str(path)):
+            git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
+
+
+def is_done(each: Run, profile: str) -> bool:
     """Whether the committed result is this experiment's, and no commit but of results was made since it began."""
+    path = result_file(each, profile)
     if not git("ls-tree", "--name-only", "HEAD", str(path)):
         return False
     result = json.loads(git("show", f"HEAD:{path}"))
     for ref in git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
         baseline, found = "".join(ref.split("/")[2:4]), ref.rpartition("/")[2]
-        if found == name and not git("diff", "--name-only", baseline, "HEAD", "--", ".", f":!{RESULTS}"):
+        if found == title(each, profile) and only_results_since(baseline):
             return json.loads(git("show", f"{ref}:metrics/headline.json")) == result["headline"]
     return False
+
+
+def is_measured(each: Run, profile: str, commit: str) -> bool:
+    """Whether the experiment of a run, begun at a commit, is here."""
+    return bool(git("for-each-ref", reference(each, profile, commit)))
+
+
+def only_results_since(commit: str) -> bool:
+    """Whether what is checked out measures what a commit did: since, only what decides no result was committed."""
+    return not git("diff", "--name-only", commit, "HEAD", "--", ".", *(f":!{path}" for path in (RESULTS, *UNDECIDED)))
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """One process at a time writes to this repository's git, on whichever machine."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with FileLock(WORK / "git.lock"):
+        yield
 
 
 @contextmanager
@@ -91,9 +156,8 @@ def one_at_a_time() -> Iterator[None]:
         ) from None
 
 
-def fresh_clone(commit: str) -> Path:
-    """A clone of this repository at a commit that shares its DVC cache and its unfinished work."""
-    clone = WORK / "clone"
+def make_clone(commit: str, clone: Path, kept: Path) -> None:
+    """A clone of this repository at a commit that shares DVC's cache and keeps unfinished work in the folder `kept`."""
     shutil.rmtree(clone, ignore_errors=True)  # of a run that was killed
     git("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
     git("-C", str(clone), "checkout", "--quiet", "--detach", commit)
@@ -101,8 +165,8 @@ def fresh_clone(commit: str) -> Path:
     if local.is_file():
         shutil.copy(local, clone / local)
     dvc("config", "--local", "cache.dir", dvc("cache", "dir", capture=True).strip(), folder=clone)
-    (clone / CKPT).symlink_to(CKPT.resolve())
-    return clone
+    kept.mkdir(parents=True, exist_ok=True)
+    (clone / CKPT).symlink_to(kept.resolve())
 
 
 def override(value: Any) -> str:

@@ -5,6 +5,9 @@
     python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
     python -m tools.runs run --all
     python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
+    python -m tools.runs submit --all [--profile paper] [--partition P] [--gres gpu:1] [--time 8:00:00]   on Slurm
+    python -m tools.runs status [--profile paper]       submitted runs: waiting, running (how far), done, failed (why)
+    python -m tools.runs collect [--profile paper]      keep the results that have come back; at any time, also twice
 
 Profiles are in runs.yaml: embedded (the default, this repository's small model and data, on a CPU) and paper. A result
 is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change come from DVC's run
@@ -30,7 +33,11 @@ from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.records import read_text
 from stages.lib.stats import share_of
+from tools import slurm
 from tools.experiments import RESULTS, measured, one_at_a_time, result_file, run_one
+
+# sbatch's options that `submit` passes on
+SBATCH = ("partition", "gres", "time", "cpus-per-task", "mem", "constraint", "account", "qos")
 
 
 def main() -> None:
@@ -42,8 +49,15 @@ def main() -> None:
         show(study, study.run(arguments.run), arguments.profile, arguments.json)
     elif arguments.command == "results":
         results(study, arguments.profile)
+    elif arguments.command == "status":
+        print(pd.DataFrame(slurm.status(study, arguments.profile)).to_markdown(index=False, disable_numparse=True))
+    elif arguments.command == "collect":
+        slurm.collect(study, arguments.profile)
     else:
-        chosen = study.runs if arguments.all else [study.run(arguments.run)]
+        chosen = study.runs if arguments.all else [study.run(name) for name in arguments.runs]
+        if arguments.command == "submit":
+            slurm.submit(chosen, arguments.profile, sbatch_options(arguments))
+            return
         with one_at_a_time():
             for each in chosen:
                 run_one(study, each, arguments.profile)
@@ -56,16 +70,27 @@ def parse_arguments() -> argparse.Namespace:
     showing = commands.add_parser("show", help="a run's complete parameters")
     showing.add_argument("run")
     showing.add_argument("--json", action="store_true", help="JSON, nested as in params.yaml")
-    running = commands.add_parser("run", help="run one, or all ten, with dvc exp run")
-    running.add_argument("run", nargs="?")
-    running.add_argument("--all", action="store_true", help="all ten, one after the other")
+    running = commands.add_parser("run", help="run some, or all ten, with dvc exp run, one after the other")
     resulting = commands.add_parser("results", help="the measured runs with intervals, and their picture")
-    for each in (showing, running, resulting):
+    submitting = commands.add_parser("submit", help="run some, or all ten, as a Slurm job array")
+    for each in (running, submitting):
+        each.add_argument("runs", nargs="*", metavar="run")
+        each.add_argument("--all", action="store_true", help="all ten")
+    for name in SBATCH:
+        submitting.add_argument(f"--{name}", help="as sbatch takes it")
+    asking = commands.add_parser("status", help="how far the submitted runs are")
+    collecting = commands.add_parser("collect", help="keep the results of submitted runs")
+    for each in (showing, running, resulting, submitting, asking, collecting):
         each.add_argument("--profile", default="embedded", help="embedded (default) or paper")
     arguments = top.parse_args()
-    if arguments.command == "run" and bool(arguments.run) == arguments.all:
-        running.error("name one run, or give --all")
+    if arguments.command in ("run", "submit") and bool(arguments.runs) == arguments.all:
+        commands.choices[arguments.command].error("name runs, or give --all")
     return arguments
+
+
+def sbatch_options(arguments: argparse.Namespace) -> list[str]:
+    """What of the command line is sbatch's."""
+    return [f"--{name}={value}" for name in SBATCH if (value := vars(arguments)[name.replace("-", "_")])]
 
 
 def show(study: Study, run: Run, profile: str, as_json: bool) -> None:

@@ -6,7 +6,10 @@ traceback is a bug.
 
 import argparse
 import errno
+import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,14 +24,29 @@ REFUSALS_IN_WORDS = ("(os error 28)", "(os error 30)", "inline_container.cc", "i
 
 def run(main: Callable[[], None]) -> None:
     """Run main(); end the process with 1 on BadInput and where the machine refuses, with 130 on Ctrl-C."""
+    if not processes.launched():
+        _run(main)
+        return
+    code = 0
+    try:
+        _run(main)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the orderly way waits, where another process has failed, for NCCL to hear from it
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()
     except BadInput as error:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
-        if processes.launched():
-            sys.exit(130)  # what launched it says so
         _end(130, "interrupted; the same command goes on from here")
     except Exception as error:
         if processes.is_loss_of_another(error):
@@ -47,6 +65,8 @@ def _refused(error: Exception) -> bool:
 
 
 def _end(code: int, message: str) -> None:
+    if not processes.is_first():
+        time.sleep(3)  # the first process may say the same, and its launcher then ends this one
     # what was found in a file must not steer the terminal
     shown = "".join(c if c in "\n\t" or c.isprintable() else f"[U+{ord(c):04X}]" for c in message)
     with suppress(OSError):  # stderr may be gone as well

@@ -117,7 +117,7 @@ def merge(plain: Path, adapter: Path, folder: Path) -> None:
     print(f"merging the {adapter.name} adapter into the embedded model, once, about 5 s", file=sys.stderr)
     # in float32: a small change of a bf16 weight would be rounded twice
     base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
-    model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    model = PeftModel.from_pretrained(base, str(adapter), torch_device="cpu").merge_and_unload()
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(plain, local_files_only=True)
     if (adapter / TEMPLATE).is_file():

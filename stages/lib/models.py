@@ -260,7 +260,8 @@ def _put_on(base: Any, folder: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="(?s).*missing adapter keys")
-            model = PeftModel.from_pretrained(base, str(folder)).eval()
+            # else peft opens every adapter on the first GPU, whichever the model is on
+            model = PeftModel.from_pretrained(base, str(folder), torch_device=str(base.device)).eval()
     except Exception as error:  # whatever a damaged adapter makes the library raise
         raise BadInput(f"{folder}: the adapter cannot be loaded: {_first_line(error)}") from error
     broken = [name for name, weight in model.named_parameters() if "lora_" in name and not weight.isfinite().all()]

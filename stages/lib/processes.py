@@ -1,8 +1,8 @@
 """A stage on several GPUs: one process for each, started by torch's launcher, which is `accelerate launch`'s, too.
 
 machine.processes of params.yaml says how many; no stage depends on it, so that DVC's cache serves any number. A stage
-started with `accelerate launch -m stages.NAME` takes the launcher's number instead. All processes are on one machine.
-The first one speaks and writes; what another one computed it gets by `gathered`.
+started with `accelerate launch --multi_gpu -m stages.NAME` takes the launcher's number instead. All of them run on one
+machine. The first one speaks and writes; what another one computed it gets by `gathered`.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import signal
 import sys
 from datetime import timedelta
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stages.lib.errors import BadInput
@@ -25,12 +26,12 @@ PATIENCE = timedelta(days=7)  # a process may wait so long for another's share; 
 
 def count() -> int:
     """How many processes work on this stage."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def index() -> int:
     """Which of them this is, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ["RANK"]) if launched() else 0
 
 
 def is_first() -> bool:
@@ -39,7 +40,7 @@ def is_first() -> bool:
 
 def launched() -> bool:
     """Whether this is one of several processes, rather than the command that a person or DVC has called."""
-    return "RANK" in os.environ
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_loss_of_another(error: Exception) -> bool:
@@ -54,11 +55,14 @@ def spread(processes: int) -> None:
     """
     if launched():
         _end_with_the_launcher()
+        if count() > 1:
+            _together()  # before any model is loaded: it makes this process's GPU the current one
         return
     if processes == 1:
         return
     import torch
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from accelerate.utils import check_cuda_p2p_ib_support
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -67,25 +71,32 @@ def spread(processes: int) -> None:
         raise BadInput(f"machine.processes: found {processes}, but there are {gpus} GPUs here; each needs its own")
     logging.disable()  # of the launcher, which takes ten lines to say that a process failed
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    once = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id="stage",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
+    if not check_cuda_p2p_ib_support():  # GPUs of the RTX 4000 series, as `accelerate launch` treats them
+        os.environ |= {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
     stage = sys.modules["__main__"].__spec__.name
     try:
-        elastic_launch(once, sys.executable)("-m", stage, *sys.argv[1:])
+        with TemporaryDirectory() as logs:
+            once = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id="stage",
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                local_addr="127.0.0.1",
+                max_restarts=0,
+                signals_to_handle="SIGTERM,SIGINT,SIGQUIT",  # not SIGHUP, which nohup asks to be ignored
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+            )
+            elastic_launch(once, sys.executable)("-m", stage, *sys.argv[1:])
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
         if failure.exitcode > 0:  # and it has said why
             sys.exit(failure.exitcode)
+        memory = "if nobody did that, the machine ran out of memory: set machine.processes or the batch size lower. "
+        hint = memory if failure.exitcode == -signal.SIGKILL else ""
         raise BadInput(
-            f"process {number} of {processes} was ended by signal {-failure.exitcode}; if nobody did that, the machine "
-            "ran out of memory: set machine.processes or the stage's batch_size lower. What was done so far is kept"
+            f"process {number} of {processes} was ended by signal {-failure.exitcode}; {hint}What was done is kept"
         ) from None
     except SignalException as error:
         if error.sigval == signal.SIGINT:
@@ -130,7 +141,11 @@ def _together() -> "PartialState":
 
 
 def _end_with_the_launcher() -> None:
-    """Ask Linux to kill this process with the one that started it, which may be killed without a chance to do so."""
+    """Have Linux kill this process with the one that started it, which may be killed without a chance to do so.
+
+    Ctrl-C ends it at once, not when Python next looks: it may be waiting in a GPU's library. Its launcher says so.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

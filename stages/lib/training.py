@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
     config.base_model_name_or_path, config.revision = name, revision  # the name, not this machine's folder
     # peft would ask the hub, at every checkpoint, whether the base vocabulary grew; it did not
     tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
+    tuned.load_adapter = partial(
+        tuned.load_adapter, torch_device=str(model.device)
+    )  # peft's own choice is the first GPU
     return tuned
 
 
@@ -124,6 +128,7 @@ def arguments(settings: Finetune, packed: int, passes: int, bf16: bool, folder: 
 
     Checkpoints go to `folder`.
     """
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # `accelerate launch` sets what its own configuration says
     on_gpu = device().type == "cuda"
     optimizer = settings.optimizer
     if optimizer == "auto":

@@ -1,0 +1,140 @@
+"""Runs of the embedded profile through a real Slurm: two nodes, one of them killed, a run that fails, a time limit.
+
+make test-cluster       (installs Debian's slurm-wlm and munge if they are missing; about an hour on two cores)
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.conftest import Checkout, Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+RUNS = ("run02", "run03", "run05", "run07")
+PATIENCE = 3600
+# for what needs no result worth reading: a run in a minute
+SMALL = {
+    "data.train_rows: 32": "data.train_rows: 8",
+    "data.test_rows: 48": "data.test_rows: 4",
+    "data.hazard_rows: all\n      data.benign_rows: all\n      finetune": (
+        "data.hazard_rows: 14\n      data.benign_rows: 7\n      finetune"
+    ),
+    "max_new_tokens: 512}": "max_new_tokens: 16}",
+}
+ENDED = ("done", "failed")
+States = dict[str, tuple[str, str]]
+
+
+def follow(here: Checkout, cluster: Cluster, watch: Callable[[float, States], None] = lambda *_: None) -> States:
+    """Ask for the status until every run has ended, and hand each answer on, with the seconds; the last answer."""
+    start = time.monotonic()
+    while True:
+        states, seconds = here.states(), time.monotonic() - start
+        print(f"{seconds:.0f} s {states}", flush=True)
+        watch(seconds, states)
+        if all(state in ENDED for state, _ in states.values()):
+            return states
+        assert seconds < PATIENCE, states
+        cluster.start_requeued()
+        time.sleep(2)
+
+
+def log(here: Checkout, run: str) -> str:
+    return (here.folder / f".ckpt/slurm/embedded/task-{int(run[3:])}.log").read_text()
+
+
+def headlines(here: Checkout) -> dict[str, dict]:
+    files = {run: here.folder / f"metrics/runs/embedded/{run}.json" for run in RUNS}
+    return {run: json.loads(file.read_text())["headline"] for run, file in files.items()}
+
+
+def results_committed(here: Checkout) -> int:
+    return here.run("git", "log", "--format=%s", "origin/main..").count("Result of")
+
+
+def test_a_run_that_fails_and_one_that_comes_near_its_time_limit_are_queued_again(cluster: Cluster, checkout):
+    failing = checkout("failing", {**SMALL, "finetune.learning_rate: 3e-4": "finetune.learning_rate: 1.0"})
+    limited = checkout("limited", SMALL)
+    failing.runs("submit", "run02", "run05")
+    limited.runs("submit", "run03", "--time", "3")  # minutes, of which the last two are the warning
+    assert failing.runs("submit", "run02", "run05").count("in the queue as") == 2
+    states = follow(failing, cluster)
+    assert states["run05"][0] == "done"
+    assert states["run02"][0] == "failed"
+    assert states["run02"][1].startswith("finetune: training broke down at update")
+    assert states["run02"][1].endswith("(see .ckpt/slurm/embedded/task-2.log)")
+    assert log(failing, "run02").count("training broke down") == 4  # it was queued again three times
+    assert "run02: not measured yet" in failing.runs("collect")
+    assert results_committed(failing) == 1
+
+    assert follow(limited, cluster)["run03"][0] == "done"
+    logs = (limited.folder / ".ckpt/slurm/embedded").glob("*.log")
+    assert any("the time limit is near; queued again" in each.read_text() for each in logs)
+
+
+def test_four_runs_over_two_nodes_one_of_them_killed_then_the_same_on_two_and_on_one(
+    cluster: Cluster, checkout, chronicle
+):
+    killed, both, one = (checkout(name) for name in ("killed", "both", "one"))
+    chronicle += ["", "## One node killed", "", "| after | run | state | detail |", "|---|---|---|---|"]
+    before: States = {}
+    lost: list[str] = []
+
+    def watch(seconds: float, states: States) -> None:
+        for run, (state, detail) in states.items():
+            if before.get(run) != (state, detail):
+                chronicle.append(f"| {clock(seconds)} | {run} | {state} | {detail} |")
+        before.update(states)
+        if not lost:
+            for run, (_, detail) in states.items():
+                if "finetune, update" in detail and detail.endswith("on n2"):
+                    lost.append(run)
+                    cluster.kill_node("n2")
+                    chronicle.append(f"| {clock(seconds)} | **n2 is killed**, with all that runs on it | | |")
+        elif cluster.daemons["n2"].poll() is not None and "down" in cluster.states()["n2"]:
+            cluster.start_node("n2")
+            chronicle.append(f"| {clock(seconds)} | n2 was found to be down; it is started again | | |")
+
+    killed.runs("submit", *RUNS)
+    states = follow(killed, cluster, watch)
+    assert {state for state, _ in states.values()} == {"done"}
+    assert "going on from" in log(killed, lost[0])
+    for run in RUNS:  # each stage of each run was done once, but for the one that was cut short
+        again = 2 if run == lost[0] else 1
+        assert log(killed, run).count("Running stage 'finetune'") == again
+        assert log(killed, run).count("finetune: 32 rows") == 1
+        assert "Running stage 'gen_math@base'" not in log(killed, run)
+    assert results_committed(killed) == len(RUNS)
+    kept = headlines(killed)
+    killed.run("git", "reset", "--quiet", "--hard", f"HEAD~{len(RUNS)}")
+    for _ in range(2):  # from the experiments alone, and no commit is made twice
+        killed.runs("collect")
+        assert results_committed(killed) == len(RUNS)
+    assert headlines(killed) == kept
+    said = killed.runs("submit", *RUNS)
+    assert (said.count("done, metrics/runs"), "then job" in said) == (len(RUNS), False)
+    assert killed.run("git", "status", "--porcelain") == ""
+
+    took = {}
+    for here, partition in ((both, "both"), (one, "one")):
+        start = time.monotonic()
+        here.runs("submit", *RUNS, "--partition", partition)
+        states = follow(here, cluster)
+        took[partition] = time.monotonic() - start
+        assert {state for state, _ in states.values()} == {"done"}
+    assert headlines(killed) == headlines(both) == headlines(one)
+    chronicle += [
+        "",
+        "## Time",
+        "",
+        f"The same four runs, none killed: {clock(took['one'])} on one node, {clock(took['both'])} on two, "
+        f"{took['one'] / took['both']:.2f} times as fast. The results of all three sweeps are the same.",
+    ]
+    assert took["one"] > 1.3 * took["both"]
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,102 @@
+"""What `submit`, `status` and `collect` do around Slurm; with a real one: tests/cluster."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from stages.lib.errors import BadInput
+from stages.lib.published import load_study
+from stages.lib.records import write_json, write_text
+from tests.conftest import ROOT, Repository
+from tools import slurm
+from tools.experiments import is_done, is_measured, keep_result, only_results_since
+from tools.runs import SBATCH, sbatch_options
+
+
+@pytest.fixture
+def own(repository, tmp_path, monkeypatch) -> Repository:
+    """A copy of the repository, in which git may commit; the current folder."""
+    shutil.copytree(repository.folder, tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "t")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "t@example.org")
+    return Repository(tmp_path / "own")
+
+
+def test_without_slurm_it_is_said(own, monkeypatch):
+    monkeypatch.setenv("PATH", str(own.folder))  # git and dvc are called by tests that need them
+    with pytest.raises(BadInput, match="squeue: not found; this is for machines from which Slurm takes jobs"):
+        slurm.read_queue()
+
+
+def test_nothing_submitted_is_said(own):
+    with pytest.raises(BadInput, match="nothing was submitted with profile paper"):
+        slurm.status(load_study(), "paper")
+
+
+def test_progress_names_the_stage_at_work_and_how_far_it_is(tmp_path):
+    assert slurm._progress(tmp_path).startswith("starting")
+    trained = tmp_path / "finetune/0123"
+    write_text(trained / "pid", "1")
+    write_json(trained / "checkpoint-4/trainer_state.json", {"global_step": 4, "max_steps": 32})
+    assert slurm._progress(tmp_path) == "finetune, update 4 of 32"
+    write_text(trained / "done", "")
+    assert slurm._progress(tmp_path) == "after finetune"
+    answered = tmp_path / "gen_math-tuned/4567"
+    write_text(answered / "pid", "1")
+    for batch in ("a", "b"):
+        write_json(answered / f"{batch}.json", {})
+    assert slurm._progress(tmp_path) == "gen_math-tuned, 2 batches done"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("", "nothing was written"),
+        ("Running stage 'finetune':\n", "Running stage 'finetune':"),
+        (
+            "error: finetune: of before\nerror: dvc exp run failed; tried again\n"
+            "error: finetune: too much\nERROR: failed to reproduce\nerror: dvc exp run failed\n",
+            "finetune: too much",
+        ),
+        ("slurmstepd: error: *** JOB 7 CANCELLED ***\n", "slurmstepd: error: *** JOB 7 CANCELLED ***"),
+    ],
+)
+def test_a_failed_run_shows_what_its_stage_said(tmp_path, written, shown):
+    (tmp_path / "log").write_text(written)
+    assert slurm._last_words(tmp_path / "log") == shown
+
+
+@pytest.mark.slow
+def test_a_result_is_kept_once_and_never_under_another_commits_code(own):
+    study, commit = load_study(ROOT / "runs.yaml"), own.run("git", "rev-parse", "HEAD").strip()
+    each = study.run("run04")
+    assert not is_measured(each, "embedded", commit)
+    (own.folder / "models/tuned/README.md").write_text("run04")
+    own.run("dvc", "commit", "--quiet", "--force", "finetune")
+    own.run("dvc", "exp", "save", "--name", "run04-embedded")
+    own.run("git", "checkout", "--quiet", "--", ".")
+    assert is_measured(each, "embedded", commit)
+    assert not is_done(each, "embedded")
+    for _ in range(2):
+        keep_result(each, "embedded", commit)
+        assert own.run("git", "rev-list", "--count", f"{commit}..HEAD").strip() == "1"
+    assert is_done(each, "embedded")
+    assert only_results_since(commit)
+    (own.folder / "NOTES.md").write_text("of no consequence")
+    own.run("git", "add", "NOTES.md")
+    own.run("git", "commit", "--quiet", "--message", "notes")
+    assert is_done(each, "embedded")
+    (own.folder / "params.yaml").write_text((own.folder / "params.yaml").read_text() + "\n")
+    own.run("git", "commit", "--quiet", "--all", "--message", "other parameters")
+    assert not is_done(each, "embedded")
+    with pytest.raises(BadInput, match="more was changed since than results.*git switch --create results"):
+        keep_result(each, "embedded", commit)
+
+
+def test_options_of_sbatch_are_passed_on_as_they_are():
+    given = dict.fromkeys(name.replace("-", "_") for name in SBATCH)
+    given |= {"gres": "gpu:1", "cpus_per_task": "8"}
+    assert sbatch_options(SimpleNamespace(**given)) == ["--gres=gpu:1", "--cpus-per-task=8"]
