@@ -19,7 +19,7 @@ help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
 	@echo "make test    set up if needed, then run every test, but for the kills of the next line"
 	@echo "make test-faults  kill, starve and damage the stages, feed them bad input; writes tests/FAULTS.md (half an hour at most)"
-	@echo "make test-cluster  runs through a real Slurm on this machine, a node killed; writes tests/CLUSTER.md (Debian, as root; an hour)"
+	@echo "make test-cluster  runs through a real Slurm on this machine, a node killed; writes tests/CLUSTER.md (Debian, as root; 40 minutes)"
 	@echo "make setup   only the virtual environment in $(VENV), from requirements.lock"
 	@echo "make lint    ruff, as in CI"
 	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"

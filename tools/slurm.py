@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from filelock import FileLock
 
@@ -137,7 +138,8 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
             log, when = run_log(profile, task.index), ""
             if not log.is_file():
                 log, when = shared_log(profile, task.shared), "before it started; what came first says: "
-            state, detail = "failed", f"{when}{_last_words(log)} (see {log})"
+            why = shorten(_last_words(log), 160, placeholder=" ...")
+            state, detail = "failed", f"{when}{why} (see {log})"
         rows.append({"run": each.name, "state": state, "detail": detail})
     return rows
 
