@@ -177,7 +177,7 @@ class Checkout:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes clones of this repository's HEAD, with some texts of runs.yaml replaced."""
+    """Makes clones of this repository's HEAD without its results, with some texts of runs.yaml replaced."""
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "t")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "t@example.org")
@@ -187,13 +187,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(name: str, replaced: dict[str, str] | None = None) -> Checkout:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / name)], check=True)
         made = Checkout(tmp_path / name)
-        if replaced:
-            text = (made.folder / "runs.yaml").read_text()
-            for old, new in replaced.items():
-                assert old in text
-                text = text.replace(old, new)
-            (made.folder / "runs.yaml").write_text(text)
-            made.run("git", "commit", "--quiet", "--all", "--message", "smaller")
+        text = (made.folder / "runs.yaml").read_text()
+        for old, new in (replaced or {}).items():
+            assert old in text
+            text = text.replace(old, new)
+        (made.folder / "runs.yaml").write_text(text)
+        made.run("git", "rm", "--quiet", "metrics/runs/embedded/run*.json")
+        made.run("git", "commit", "--quiet", "--all", "--message", "As it was before any run")
         return made
 
     return make
