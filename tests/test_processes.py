@@ -60,6 +60,15 @@ def start(folder: Path, *command: str) -> subprocess.Popen:
     )
 
 
+def start_training(folder: Path) -> subprocess.Popen:
+    """finetune, which has written its first checkpoint."""
+    process = start(folder, "stages.finetune")
+    while not list(folder.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
 def run(folder: Path, *command: str, code: int = 0) -> str:
     process = start(folder, *command)
     said, failed = process.communicate(timeout=300)
@@ -136,10 +145,7 @@ def test_killed_processes_leave_none_behind_and_go_on(small):
     changes = {"lora__dropout": 0.1, "machine__processes": 2, "finetune__epochs": 8}
     whole, killed = small("whole", **changes), small("killed", **changes)
     run(whole, "stages.finetune")
-    process = start(killed, "stages.finetune")
-    while not list(killed.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start_training(killed)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     process.kill()
@@ -151,10 +157,7 @@ def test_killed_processes_leave_none_behind_and_go_on(small):
 
 def test_ctrl_c_ends_all_processes_with_one_line(small):
     folder = small("here", machine__processes=2, finetune__epochs=50)
-    process = start(folder, "stages.finetune")
-    while not list(folder.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start_training(folder)
     os.killpg(process.pid, signal.SIGINT)
     said, failed = process.communicate(timeout=60)
     assert (process.returncode, said, failed) == (130, "", "interrupted; the same command goes on from here\n")
@@ -182,10 +185,7 @@ def test_an_update_that_cannot_be_shared_evenly_is_refused(small):
 
 def test_a_process_that_is_killed_is_said_so(small):
     folder = small("here", machine__processes=2, finetune__epochs=50)
-    process = start(folder, "stages.finetune")
-    while not list(folder.glob(".ckpt/finetune/*/checkpoint-1/SHA256SUMS")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start_training(folder)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)  # as Linux does when memory runs out
     _, failed = process.communicate(timeout=60)
