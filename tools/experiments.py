@@ -23,7 +23,8 @@ from tools.commands import dvc, git
 RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
 WORK = CKPT / "runs"
-UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config")  # what may change without another result
+# what may change without another result
+UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config")
 
 
 def result_file(each: Run, profile: str) -> Path:
