@@ -11,6 +11,7 @@ assumed to cost nothing. GPUs go to the runs in their order, as soon as enough a
 import heapq
 import json
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from pathlib import Path
 from statistics import mean
@@ -85,6 +86,7 @@ def main() -> None:
     print(f"see {DOCUMENT}")
 
 
+@cache
 def shares() -> tuple[float, float, float, float]:
     """Of the machine's matrix rate, what math, safety, judging and training reached in the benchmark."""
     results = json.loads(read_text(Path("bench/results.json")))

@@ -18,6 +18,25 @@ from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, 
 ROOT = Path(__file__).parents[1]
 STARTED = pytest.StashKey[float]()
 ARCHITECTURES = ("llama", "qwen2")
+# the small random model as model and judge, in batches of four
+TINY = {
+    "data__hazard_rows": 28,
+    "data__benign_rows": 14,
+    "fewshot__shots": 2,
+    "finetune__batch_size": 2,
+    "finetune__learning_rate": 1e-2,
+    "gen_math__max_new_tokens": 24,
+    "gen_math__batch_size": 4,
+    "gen_safety__max_new_tokens": 24,
+    "gen_safety__batch_size": 4,
+    "model__name": "./tiny",
+    "judge__protocol": "llama_guard_3",
+    "judge__model": "./tiny",
+    "judge__batch_size": 4,
+    "judge__max_unparsed": 1.0,
+}
+# for stages in processes of their own: the number of threads is part of what decides the bits
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
 settings.register_profile("shared", deadline=None)  # a busy machine is no bug
 settings.load_profile("shared")
 

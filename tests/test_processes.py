@@ -13,33 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, write_params
+from tests.conftest import ONE_THREAD, TINY, write_params
 
 pytestmark = pytest.mark.slow
 
 SMALL = {
+    **TINY,
     "data__train_rows": 13,  # no multiple of what two processes take at a time
     "data__test_rows": 22,
-    "data__hazard_rows": 28,
-    "data__benign_rows": 14,
-    "fewshot__shots": 2,
     "finetune__epochs": 2,
-    "finetune__batch_size": 2,
     "finetune__accumulation": 2,
-    "finetune__learning_rate": 1e-2,
-    "gen_math__max_new_tokens": 24,
-    "gen_math__batch_size": 4,
-    "gen_safety__max_new_tokens": 24,
-    "gen_safety__batch_size": 4,
-    "model__name": "./tiny",
-    "judge__protocol": "llama_guard_3",
-    "judge__model": "./tiny",
-    "judge__batch_size": 4,
-    "judge__max_unparsed": 1.0,
 }
-# the number of threads decides bits, so one process gets what each of two has
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
-ENVIRONMENT["CUDA_VISIBLE_DEVICES"] = ""
+ENVIRONMENT = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}  # one process gets the threads that each of two has
 
 # what a GPU machine's `accelerate launch` does by itself; without GPUs, the stages choose gloo
 LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0", "-m")

@@ -82,10 +82,10 @@ def measure(
     Unfinished work is kept in the folder `kept`. With `targets`, only those stages run, for DVC's cache.
     """
     print(f"{title(each, profile)}: dvc exp run", flush=True)
-    settings = [f"{key}={override(value)}" for key, value in study.overrides(each, profile).items()]
+    overrides = study.overrides(each, profile)
+    settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
     make_clone(commit, clone, kept)
-    named = [part for setting in settings for part in ("-S", setting)]
-    dvc("exp", "run", "--name", title(each, profile), *named, *targets, folder=clone)
+    dvc("exp", "run", "--name", title(each, profile), *settings, *targets, folder=clone)
     if not targets:
         experiment = reference(each, profile, commit)
         with writing():

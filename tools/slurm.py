@@ -36,6 +36,7 @@ from tools.experiments import (
 
 FOLDER = CKPT / "slurm"
 WARNING = 120  # seconds before the time limit in which a task queues itself again
+TRIED, QUEUED = "; tried again", "; queued again"  # how a task ends what it writes after a failure, near its time limit
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,8 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
     sweep = read_sweep(profile)
     if not sweep:
         raise BadInput(f"nothing was submitted with profile {profile}; see `python -m tools.runs submit --help`")
-    queue, rows = (
-        read_queue(),
-        [],
-    )  # asked first: what is in no queue any more has brought its experiment back, or failed
+    queue = read_queue()  # asked first: what is in no queue any more has brought its experiment back, or failed
+    rows = []
     for each in study.runs:
         if each.name not in sweep:
             continue
@@ -258,7 +257,7 @@ def _read_progress(work: Path) -> str:
 def _last_words(log: Path) -> str:
     """What a log says last of what went wrong: a stage's message, else what stands around it, else its last line."""
     text = read_text(log) if log.is_file() else ""
-    last_try = text.rpartition("; tried again")[2].rpartition("; queued again")[2]
+    last_try = text.rpartition(TRIED)[2].rpartition(QUEUED)[2]
     lines = [line.strip() for line in last_try.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error:", "slurmstepd: error:"))]
     of_stages = [line for line in errors if line.startswith("error:") and not line.startswith("error: dvc ")]

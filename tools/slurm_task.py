@@ -18,12 +18,11 @@ from stages.lib.errors import BadInput
 from stages.lib.published import Run, Study
 from stages.lib.records import read_text
 from tools.experiments import is_measured, keep_result, measure
-from tools.slurm import run_log, shared_log, slurm, study_of, work
+from tools.slurm import QUEUED, TRIED, run_log, shared_log, slurm, study_of, work
 
 SHARED = ("gen_math@base", "judge@base")  # the last stages of what is the same for many runs...
 DECISIVE = ("data", "model", "fewshot", "gen_math", "gen_safety", "judge")  # ...wherever these sections are the same
 FAILURES = 3  # a task that fails is tried again so often; what a node or a time limit ended is no failure of its own
-TRIED = "; tried again"
 PATIENCE = 6  # times that Slurm's controller is asked to queue a task again
 
 
@@ -37,7 +36,7 @@ def main() -> None:
         if name == "shared":
             command.add_argument("runs", nargs="+")
     arguments = top.parse_args()
-    signal.signal(signal.SIGUSR1, lambda *_: _again("the time limit is near; queued again"))
+    signal.signal(signal.SIGUSR1, lambda *_: _again(f"the time limit is near{QUEUED}"))
     try:
         study = study_of(arguments.commit)
         if arguments.command == "shared":

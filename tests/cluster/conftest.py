@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Repository
 
 NODES = ("n1", "n2")
 CONFIGURATION = """
@@ -154,19 +153,11 @@ def chronicle(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Checkout:
+class Checkout(Repository):
     """A clone of this repository, from which runs are submitted."""
 
-    folder: Path
-
-    def run(self, *command: str, code: int = 0) -> str:
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def runs(self, *arguments: str, code: int = 0) -> str:
-        return self.run(sys.executable, "-m", "tools.runs", *arguments, code=code)
+    def runs(self, *arguments: str) -> str:
+        return self.run("python", "-m", "tools.runs", *arguments)
 
     def states(self) -> dict[str, tuple[str, str]]:
         """What `status` shows: (state, detail) of each run."""
@@ -178,9 +169,6 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes clones of this repository's HEAD without its results, with some texts of runs.yaml replaced."""
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "t")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "t@example.org")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a node has one processor
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 

@@ -1,7 +1,6 @@
 """What the damage suite shares: stages in forks that can be killed, and the small pipeline that is damaged."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,10 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
-
-# two kill tests at once on two cores; and the number of threads is part of what decides the bits
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+from tests.conftest import ONE_THREAD, ROOT
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from stages.lib.checkpoints import by_step
 from stages.lib.records import SUMS, damage
-from tests.conftest import ROOT, write_params
+from tests.conftest import ROOT, TINY, write_params
 from tests.faults.conftest import Ended, Stages
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -16,25 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 MOMENTS = 10  # of each kind: before file events spread over all, and after times spread over the unbroken run's
 QUICK = 24  # before file events only: prepare is over before a timer is set
 COUNT_ONLY = 10**9
-SMALL = {
-    "data__train_rows": 16,
-    "data__test_rows": 24,
-    "data__hazard_rows": 28,
-    "data__benign_rows": 14,
-    "fewshot__shots": 2,
-    "finetune__batch_size": 2,
-    "finetune__learning_rate": 1e-2,
-    "lora__dropout": 0.1,
-    "gen_math__max_new_tokens": 24,
-    "gen_math__batch_size": 4,
-    "gen_safety__max_new_tokens": 24,
-    "gen_safety__batch_size": 4,
-    "model__name": "./tiny",
-    "judge__protocol": "llama_guard_3",
-    "judge__model": "./tiny",
-    "judge__batch_size": 4,
-    "judge__max_unparsed": 1.0,
-}
+SMALL = {**TINY, "data__train_rows": 16, "data__test_rows": 24, "lora__dropout": 0.1}
 ORDER = [
     ("prepare",),
     ("finetune",),

@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, write_params
-from tests.faults.conftest import ONE_THREAD
+from tests.conftest import ONE_THREAD, ROOT, write_params
 from tests.faults.test_kills import SMALL, content
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]

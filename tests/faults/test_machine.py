@@ -14,8 +14,8 @@ import pytest
 
 from stages.lib.checkpoints import by_step
 from stages.lib.records import read_text
-from tests.conftest import ROOT, write_params
-from tests.faults.conftest import ONE_THREAD, Stages
+from tests.conftest import ONE_THREAD, ROOT, write_params
+from tests.faults.conftest import Stages
 from tests.faults.test_kills import SMALL, as_dvc_would, checkpoints, content
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
