@@ -25,14 +25,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stages.lib.cli import parser, run
 from stages.lib.errors import BadInput
 from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.records import read_text
-from stages.lib.stats import share_of
+from stages.lib.wording import Table, markdown_table
 from tools import slurm
 from tools.experiments import RESULTS, measured, one_at_a_time, result_file, run_one
 
@@ -44,13 +42,13 @@ def main() -> None:
     arguments = parse_arguments()
     study = load_study()
     if arguments.command == "list":
-        print(table(study).to_markdown(index=False, disable_numparse=True))
+        print(markdown_table(table(study)))
     elif arguments.command == "show":
         show(study, study.run(arguments.run), arguments.profile, arguments.json)
     elif arguments.command == "results":
         results(study, arguments.profile)
     elif arguments.command == "status":
-        print(pd.DataFrame(slurm.status(study, arguments.profile)).to_markdown(index=False, disable_numparse=True))
+        print(markdown_table(slurm.status(study, arguments.profile)))
     elif arguments.command == "collect":
         slurm.collect(study, arguments.profile)
     else:
@@ -102,7 +100,7 @@ def show(study: Study, run: Run, profile: str, as_json: bool) -> None:
     print(f"# {run.name}, profile {profile}\n{dump_yaml(values)}", end="")
 
 
-def table(study: Study) -> pd.DataFrame:
+def table(study: Study) -> Table:
     """One line per run: hyperparameters, published results, and what was measured here in each profile."""
     rows = []
     for each in study.runs:
@@ -123,7 +121,7 @@ def table(study: Study) -> pd.DataFrame:
         for profile in study.profiles:
             row[f"measured, {profile}"] = measured(result_file(each, profile))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def results(study: Study, profile: str) -> None:
@@ -160,7 +158,7 @@ def results_table(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
                 "over-refusal here": "{base:.2f} → {tuned:.2f}".format(**head["over_refusal"]),
             }
         )
-    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return markdown_table(rows)
 
 
 def compared(values: Mapping[str, float]) -> str:
@@ -172,6 +170,8 @@ def compared(values: Mapping[str, float]) -> str:
 
 def points(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Points of the plane. Runs with one result share a point, and so do the untuned models with as many shots."""
+    from stages.lib.stats import share_of
+
     names: dict[tuple[str, float, float, int, int], list[str]] = {}
     for each, result in kept:
         head, number = result["headline"], each.name.removeprefix("run").lstrip("0")

@@ -11,14 +11,10 @@ import os
 import signal
 import sys
 from datetime import timedelta
-from functools import cache
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.lib.errors import BadInput
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PATIENCE = timedelta(days=7)  # a process may wait so long for another's share; if one dies, the launcher ends the rest
@@ -56,7 +52,7 @@ def spread(processes: int) -> None:
     if launched():
         _end_with_the_launcher()
         if count() > 1:
-            _together()  # before any model is loaded: it makes this process's GPU the current one
+            _connect()  # before any model is loaded: it makes this process's GPU the current one
         return
     if processes == 1:
         return
@@ -111,7 +107,6 @@ def from_first(value: Any) -> Any:
         return value
     from accelerate.utils import broadcast_object_list
 
-    _together()
     return broadcast_object_list([value])[0]
 
 
@@ -121,23 +116,23 @@ def gathered(values: dict[Any, Any]) -> dict[Any, Any]:
         return values
     from accelerate.utils import gather_object
 
-    _together()
     return {key: value for part in gather_object([values]) for key, value in part.items()}
 
 
 def wait() -> None:
     """Go on when all processes have come here."""
     if count() > 1:
-        _together().wait_for_everyone()
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
 
 
-@cache
-def _together() -> "PartialState":
-    """accelerate's view of the processes, connected: NCCL between GPUs, gloo between CPUs."""
+def _connect() -> None:
+    """Connect the processes, NCCL between GPUs, gloo between CPUs; accelerate knows them from here on."""
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def _end_with_the_launcher() -> None:

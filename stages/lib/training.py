@@ -69,9 +69,8 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
     config.base_model_name_or_path, config.revision = name, revision  # the name, not this machine's folder
     # peft would ask the hub, at every checkpoint, whether the base vocabulary grew; it did not
     tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
-    tuned.load_adapter = partial(
-        tuned.load_adapter, torch_device=str(model.device)
-    )  # peft's own choice is the first GPU
+    # peft would open a checkpoint's adapter on the first GPU, in every process
+    tuned.load_adapter = partial(tuned.load_adapter, torch_device=str(model.device))
     return tuned
 
 
