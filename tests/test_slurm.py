@@ -1,16 +1,19 @@
 """What `submit`, `status` and `collect` do around Slurm; with a real one: tests/cluster."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from stages.lib.errors import BadInput
+from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import load_study
 from stages.lib.records import write_json, write_text
 from tests.conftest import ROOT, Repository
 from tools import slurm
-from tools.experiments import is_done, is_measured, keep_result, only_results_since
+from tools.commands import dvc, git
+from tools.experiments import is_done, is_measured, keep_result, make_clone, only_results_since
 from tools.runs import SBATCH, sbatch_options
 
 
@@ -46,6 +49,7 @@ def test_progress_names_the_stage_at_work_and_how_far_it_is(tmp_path):
     assert slurm._progress(tmp_path) == "after finetune"
     answered = tmp_path / "gen_math-tuned/4567"
     write_text(answered / "pid", "1")
+    assert slurm._progress(tmp_path) == "gen_math-tuned"
     for batch in ("a", "b"):
         write_json(answered / f"{batch}.json", {})
     assert slurm._progress(tmp_path) == "gen_math-tuned, 2 batches done"
@@ -94,6 +98,18 @@ def test_a_result_is_kept_once_and_never_under_another_commits_code(own):
     assert not is_done(each, "embedded")
     with pytest.raises(BadInput, match="more was changed since than results.*git switch --create results"):
         keep_result(each, "embedded", commit)
+
+
+def test_a_stage_is_computed_once_though_what_dvc_lock_holds_of_it_is_not_in_the_cache(own, capfd):
+    shutil.rmtree(own.folder / ".dvc/cache")  # as in a fresh clone...
+    lock = read_yaml(Path("dvc.lock"))
+    lock["stages"]["prepare"]["outs"][0]["md5"] = "0" * 32  # ...of somebody whom it cost another number of seconds
+    write_text(Path("dvc.lock"), dump_yaml(lock))
+    own.run("git", "commit", "--quiet", "--all", "--message", "Elsewhere")
+    for said in ("Running stage 'prepare'", "Stage 'prepare' is cached - skipping run"):
+        make_clone(git("rev-parse", "HEAD"), own.folder / "clone", own.folder / "kept")
+        dvc("repro", "prepare", folder=own.folder / "clone")
+        assert said in capfd.readouterr().out
 
 
 def test_options_of_sbatch_are_passed_on_as_they_are():

@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from stages.lib.errors import BadInput
-from stages.lib.params import read_yaml
+from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, resolve
-from stages.lib.records import read_text, write_json
+from stages.lib.records import read_text, write_json, write_text
 from tools.commands import dvc, git
 
 RESULTS = Path("metrics/runs")
@@ -166,8 +166,26 @@ def make_clone(commit: str, clone: Path, kept: Path) -> None:
     if local.is_file():
         shutil.copy(local, clone / local)
     dvc("config", "--local", "cache.dir", dvc("cache", "dir", capture=True).strip(), folder=clone)
+    _forget_what_is_not_cached(clone)
     kept.mkdir(parents=True, exist_ok=True)
     (clone / CKPT).symlink_to(kept.resolve())
+
+
+def _forget_what_is_not_cached(clone: Path) -> None:
+    """Take stages whose outputs are not in DVC's cache out of a clone's dvc.lock.
+
+    For a stage that dvc.lock holds with the same parameters and dependencies, DVC (3.67, StageCache.restore) looks for
+    those outputs alone. Other outputs of the same stage, which differ in what they cost, it finds only without them.
+    """
+    found = json.loads(dvc("data", "status", "--json", capture=True, folder=clone))
+    missing = {path.rstrip("/") for path in found.get("not_in_cache", [])}
+    lock = read_yaml(clone / "dvc.lock")
+    stages = lock["stages"]
+    forgotten = [name for name in stages if missing & {out["path"] for out in stages[name]["outs"]}]
+    if forgotten:
+        print(f"dvc.lock's {', '.join(forgotten)} are not in DVC's cache; DVC warns of their files", flush=True)
+        lock["stages"] = {name: stages[name] for name in stages if name not in forgotten}
+        write_text(clone / "dvc.lock", dump_yaml(lock))
 
 
 def override(value: Any) -> str:

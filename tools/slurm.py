@@ -251,7 +251,8 @@ def _read_progress(work: Path) -> str:
     if states:
         state = json.loads(read_text(states[-1]))
         return f"{stage}, update {state['global_step']} of {state['max_steps']}"
-    return f"{stage}, {len(list(folder.glob('*.json')))} batches done"
+    batches = len(list(folder.glob("*.json")))
+    return f"{stage}, {batches} batches done" if batches else stage
 
 
 def _last_words(log: Path) -> str:

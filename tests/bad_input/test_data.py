@@ -1,0 +1,156 @@
+"""Files of problems and prompts, and files that are not the pinned ones."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.lib.params import parse_params
+from stages.lib.records import Problem, Prompt, read_jsonl, write_jsonl
+from stages.lib.sources import EMBEDDED_SHA256, load_hazards, load_problems
+from tests.bad_input.conftest import by_words
+from tests.conftest import params_values
+from tests.test_sources import GOOD, HEADER, data_from
+
+pytestmark = pytest.mark.faults
+
+
+# GSM8K
+
+DEEP = '{"question": ' + "[" * 100_000
+ROWS = [
+    ("a missing question", GOOD + '{"answer": "#### 2"}\n', "train:2: question: Field required"),
+    ("a number for the question", GOOD + '{"question": 5, "answer": "#### 2"}\n', "train:2: question: found 5"),
+    ("NaN for the question", GOOD + '{"question": NaN, "answer": "#### 2"}\n', "train:2: question: found nan"),
+    ("a number of 5,000 digits", GOOD + '{"question": ' + "9" * 5000 + "}\n", "train:2: not JSON"),
+    ("a solution without ####", GOOD + '{"question": "a", "answer": "2"}\n', "train:2: answer: found '2'"),
+    ("a solution with nothing after ####", '{"question": "a", "answer": "####"}\n', "train:1: answer: found '####'"),
+    ("a solution with words after ####", '{"question": "a", "answer": "#### two"}\n', "train:1: answer"),
+    ("an empty question", '{"question": "", "answer": "#### 2"}\n', "train:1: question: found ''"),
+    ("a question of spaces", '{"question": "  ", "answer": "#### 2"}\n', "train:1: question: found '  '"),
+    ("a question twice in a row", '{"question": "a", "question": "b", "answer": "#### 2"}\n', "train:1:"),
+    ("not JSON", GOOD + "hello\n", "train:2: not JSON", "'hello'"),
+    ("an array for a row", GOOD + '["a", "#### 2"]\n', "train:2:", "found ['a', '#### 2']"),
+    ("one array of all rows", f"[{GOOD.strip()}]", "train:1:"),
+    ("two rows in a line", GOOD.strip() + GOOD, "train:1: not JSON (Extra data"),
+    ("an empty line between rows", GOOD + "\n" + GOOD, "train:2: not JSON"),
+    ("a truncated last line", GOOD + GOOD[:30], "train:2: not JSON (Unterminated string"),
+    ("100,000 levels deep", DEEP, "train:1: not JSON"),
+    ("not UTF-8", GOOD.encode() + b'{"question": "\xff"}\n', "not UTF-8 at byte"),
+    ("UTF-16", GOOD.encode("utf-16"), "not UTF-8 at byte 0"),
+    ("an embedded NUL character", GOOD.replace("How", "\0").encode(), "train:1: not JSON (Invalid control character"),
+    ("a lone surrogate in the question", GOOD.replace("How", "\\ud800"), "train:1:", "ud800"),
+    ("a lone surrogate in the solution", GOOD.replace("One", "\\ud800"), "train:1:", "ud800"),
+    ("10 MB without a line end", "x" * 10_000_000, "train:1: not JSON", "xxx..."),
+    ("a solution of 10 MB without ####", json.dumps({"question": "a", "answer": "y" * 10**7}), "train:1: answer"),
+    ("an empty file", "", "train", "no rows"),
+    ("old Macintosh line ends", GOOD.replace("\n", "\r") * 2, "train:1: not JSON (Extra data"),
+]
+
+
+@by_words(ROWS)
+def test_a_file_of_problems_with_one_thing_wrong_is_refused(tmp_path, refused, case):
+    tried, content, *said = case
+    data = data_from(tmp_path, train=content)
+    refused(f"GSM8K, {tried}", lambda: load_problems(data, "train"), *said)
+
+
+FINE_ROWS = [
+    ("a byte-order mark", "\ufeff" + GOOD, "accepted: the mark is dropped"),
+    ("Windows line ends", GOOD.replace("\n", "\r\n"), "accepted: JSON takes the \\r for space"),
+    ("no line end at the end", GOOD.strip(), "accepted: the row is whole"),
+    ("an unknown field", GOOD.replace("{", '{"level": 3, ', 1), "accepted: data sets have columns of their own"),
+]
+
+
+@by_words(FINE_ROWS)
+def test_problems_written_another_way_are_read_the_same(tmp_path, harmless, case):
+    tried, content, why = case
+    harmless(f"GSM8K, {tried}", why)
+    (row,) = load_problems(data_from(tmp_path, train=content), "train")
+    assert row == Problem(id="train-00000", question="How many?", answer="One and one.\n#### 2", gold="2")
+
+
+def test_odd_problems_are_kept_as_they_are(tmp_path, harmless):
+    harmless(
+        "GSM8K, the same row twice, an escaped NUL, a line of 10 MB", "accepted: rows are numbered, texts are kept"
+    )
+    long = json.dumps({"question": "\0" + "x" * 10_000_000, "answer": "#### 2"})
+    rows = load_problems(data_from(tmp_path, train=f"{GOOD}{GOOD}{long}\n"), "train")
+    assert [row.id for row in rows] == ["train-00000", "train-00001", "train-00002"]
+    write_jsonl(tmp_path / "again.jsonl", rows)
+    assert read_jsonl(tmp_path / "again.jsonl", Problem) == rows
+
+
+# AILuminate
+
+LINE = "1,a,vcr,skilled,en_US,h\n"
+LAST = "release_prompt_id,hazard,persona,prompt_text\n"
+PROMPTS = [
+    ("a missing column", "release_prompt_id,hazard,persona\n1,vcr,x\n", "hazards:1: column 'prompt_text' is missing"),
+    ("a column twice", LAST.replace("\n", ",prompt_text\n") + "1,vcr,x,a,b\n", "hazards:1:", "prompt_text"),
+    ("an unknown hazard", HEADER + "1,a,xyz,s,e,h\n", "hazards:2: hazard: found 'xyz'; expected one of vcr"),
+    ("a hazard in capitals", HEADER + "1,a,VCR,s,e,h\n", "hazards:2: hazard: found 'VCR'"),
+    ("an id twice", HEADER + LINE + LINE, "hazards", "id '1' stands there twice"),
+    ("no id", HEADER + LINE[1:], "hazards:2: release_prompt_id: found ''"),
+    ("an empty prompt", HEADER + "1,,vcr,s,e,h\n", "hazards:2: prompt_text: found ''"),
+    ("a prompt of spaces", HEADER + "1,  ,vcr,s,e,h\n", "hazards:2: prompt_text: found '  '"),
+    ("a quote that is not closed", HEADER + LINE + '2,"b,vcr,s,e,h\n', "hazards:3: not readable as CSV"),
+    ("text behind a closing quote", HEADER + LINE + '2,"b"c,vcr,s,e,h\n', "hazards:3: not readable as CSV"),
+    ("too few columns", HEADER + "1,a,vcr\n", "hazards:2: persona: found None"),
+    ("a comma too many in the last column", LAST + "1,vcr,x,Hurt him, or not\n", "hazards:2:"),
+    ("columns without a name", HEADER + LINE.replace("\n", ",more\n"), "hazards:2:"),
+    ("not UTF-8", HEADER.encode() + b"1,\xff,vcr,s,e,h\n", "hazards: not UTF-8 at byte"),
+    ("a field of 10 MB", HEADER + f"1,{'x' * 10_000_000},vcr,s,e,h\n", "hazards:2: not readable as CSV: field larger"),
+    ("an empty file", "", "hazards:1: column 'release_prompt_id' is missing"),
+    ("only a header", HEADER, "hazards: no rows under the header"),
+    ("semicolons for commas", (HEADER + LINE).replace(",", ";"), "hazards:1: column 'release_prompt_id' is missing"),
+    ("a file from a zip", b"PK\x03\x04" + bytes(1000), "hazards:1: column 'release_prompt_id' is missing"),
+    ("a NUL character in the header", "\0" + HEADER + LINE, "hazards:1: column 'release_prompt_id' is missing"),
+]
+
+
+@by_words(PROMPTS)
+def test_a_file_of_prompts_with_one_thing_wrong_is_refused(tmp_path, refused, case):
+    tried, content, *said = case
+    data = data_from(tmp_path, hazards=content)
+    refused(f"AILuminate, {tried}", lambda: load_hazards(data), *said)
+
+
+FINE_PROMPTS = [
+    ("a byte-order mark", "\ufeff" + HEADER + LINE, "a", "accepted: the mark is dropped"),
+    ("Windows line ends", (HEADER + LINE).replace("\n", "\r\n"), "a", "accepted: as the CSV standard has them"),
+    ("empty lines", HEADER + "\n\n" + LINE + "\n", "a", "accepted: no row is lost"),
+    ("a NUL character in a prompt", HEADER + LINE.replace("a", "a\0", 1), "a\0", "kept; shown as [U+0000]"),
+    ("a formula as a prompt", HEADER + LINE.replace("a", "=1+1", 1), "=1+1", "kept; quoted in the sheet for people"),
+    ("a line end in a quoted prompt", HEADER + LINE.replace("a", '"a\nb"', 1), "a\nb", "accepted: part of the prompt"),
+]
+
+
+@by_words(FINE_PROMPTS)
+def test_prompts_written_another_way_are_read(tmp_path, harmless, case):
+    tried, content, text, why = case
+    harmless(f"AILuminate, {tried}", why)
+    (row,) = load_hazards(data_from(tmp_path, hazards=content))
+    assert row == Prompt(id="1", text=text, hazard="vcr", persona="skilled")
+
+
+# hashes
+
+
+def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path, refused):
+    data = data_from(tmp_path, train=GOOD)
+    data = data.model_copy(update={"sha256": data.sha256.model_copy(update={"train": "0" * 64})})
+    digest = hashlib.sha256(GOOD.encode()).hexdigest()
+    tried = "a file with another sha256 than the pinned one"
+    refused(tried, lambda: load_problems(data, "train"), "train: sha256 is " + digest, "expects 0000")
+
+
+@pytest.mark.parametrize("name", ["train", "hazards"])
+def test_an_edited_embedded_file_is_refused(workspace, refused, name):
+    data = parse_params(params_values(), "params.yaml").data
+    path = Path(getattr(data.files, name))
+    path.write_text(path.read_text() + "\n")
+    load = (lambda: load_problems(data, "train")) if name == "train" else (lambda: load_hazards(data))
+    refused(f"one line more in {path}", load, str(path), "not the file of this repository", EMBEDDED_SHA256[name])
