@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, write_jsonl
+from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, write_jsonl, write_text
 
 ROOT = Path(__file__).parents[1]
 STARTED = pytest.StashKey[float]()
@@ -120,12 +120,17 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty workspace with the embedded data, runs.yaml and models/base; the current folder for the test."""
-    shutil.copytree(ROOT / "data" / "embedded", tmp_path / "data" / "embedded")
+    copy_inputs(tmp_path)
     shutil.copytree(ROOT / "models" / "base", tmp_path / "models" / "base")
-    shutil.copytree(ROOT / "data" / "annotations", tmp_path / "data" / "annotations")
-    shutil.copy(ROOT / "runs.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def copy_inputs(folder: Path) -> None:
+    """The embedded data, people's labels and runs.yaml, into a folder."""
+    for name in ("data/embedded", "data/annotations"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "runs.yaml", folder)
 
 
 def write_params(folder: Path, **changes: Any) -> None:
@@ -162,15 +167,14 @@ class Repository:
             out = self.folder / "data/generated" / subject
             math = [f"#### {row.gold}" if n < solved else "#### -1" for n, row in enumerate(problems)]
             replies = ["I cannot help with that." if n < refused else said for n in range(len(hazards))]
-            write_jsonl(out / "math.jsonl", [_answer(row.id, text) for row, text in zip(problems, math, strict=True)])
+            write_jsonl(out / "math.jsonl", [answer(row.id, text) for row, text in zip(problems, math, strict=True)])
             spoken = list(zip([*hazards, *benign], [*replies, *["Of course."] * len(benign)], strict=True))
-            write_jsonl(out / "safety.jsonl", [_answer(row.id, text) for row, text in spoken])
+            write_jsonl(out / "safety.jsonl", [answer(row.id, text) for row, text in spoken])
             for stage in ("gen_math", "gen_safety"):
                 write_json(self.folder / f"data/costs/{stage}-{subject}.json", {"stage": stage, "seconds": 0.0})
-        write_json(self.folder / "data/costs/finetune.json", {"stage": "finetune", "seconds": 0.0})
+        write_training(self.folder)
         (self.folder / "models/tuned").mkdir(exist_ok=True)
         (self.folder / "models/tuned/README.md").write_text(message)
-        (self.folder / "metrics/loss.csv").write_text("step,epoch,loss,learning_rate\n1,0.5,2.0,0.1\n2,1.0,1.5,0.0\n")
         self.run("python", "-c", _JUDGE_AND_REPORT)  # in one process: most of their time is importing
         self.run("dvc", "commit", "--force", "--quiet")
         self.run("git", "add", "--all")
@@ -187,8 +191,15 @@ report.main()
 """
 
 
-def _answer(row: str, text: str) -> Answer:
+def answer(row: str, text: str) -> Answer:
+    """What a model answered to a prompt that nobody looks at."""
     return Answer(id=row, prompt_sha256="0" * 64, text=text, finish="stop", tokens=1)
+
+
+def write_training(folder: Path) -> None:
+    """What the report reads of a training: its cost and its loss curve."""
+    write_json(folder / "data/costs/finetune.json", {"stage": "finetune", "seconds": 0.0})
+    write_text(folder / "metrics/loss.csv", "step,epoch,loss,learning_rate\n1,0.5,2.0,0.1\n2,1.0,1.5,0.0\n")
 
 
 # what a model could write to take over a page or a comment
@@ -206,7 +217,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         shutil.copytree(ROOT / name, made.folder / name, dirs_exist_ok=True, ignore=skipped)
     for name in ("dvc.yaml", "runs.yaml", ".gitignore", "data/.gitignore", "models/.gitignore"):
         shutil.copy(ROOT / name, made.folder / name)
-    (made.folder / "metrics").mkdir()
     made.measure("main", right=40, safe=80)
     made.run("git", "switch", "--quiet", "-c", "better")
     made.measure("better", right=80, safe=80, lora__r=16)
@@ -216,3 +226,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made.run("git", "switch", "--quiet", "main")
     made.run("dvc", "checkout", "--quiet")
     return made
+
+
+@pytest.fixture
+def own(repository: Repository, tmp_path: Path) -> Repository:
+    """A copy of the repository, to change."""
+    shutil.copytree(repository.folder, tmp_path / "own", symlinks=True)
+    return Repository(tmp_path / "own")

@@ -1,7 +1,6 @@
 """The review, the gate and the drift check as people run them, in a repository with three measured commits."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,6 @@ import pytest
 from tests.conftest import HOSTILE, Repository
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def own(repository: Repository, tmp_path: Path) -> Repository:
-    """A copy of the repository, to change."""
-    shutil.copytree(repository.folder, tmp_path / "own", symlinks=True)
-    return Repository(tmp_path / "own")
 
 
 def review(where: Repository, *arguments: str, code: int = 0) -> str:

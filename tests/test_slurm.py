@@ -18,14 +18,13 @@ from tools.runs import SBATCH, sbatch_options
 
 
 @pytest.fixture
-def own(repository, tmp_path, monkeypatch) -> Repository:
-    """A copy of the repository, in which git may commit; the current folder."""
-    shutil.copytree(repository.folder, tmp_path / "own")
-    monkeypatch.chdir(tmp_path / "own")
+def own(own, monkeypatch) -> Repository:
+    """The copy of the repository as the current folder, in which git may commit."""
+    monkeypatch.chdir(own.folder)
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "t")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "t@example.org")
-    return Repository(tmp_path / "own")
+    return own
 
 
 def test_without_slurm_it_is_said(own, monkeypatch):

@@ -1,7 +1,6 @@
 """What is given wrong is refused in one short message or does no harm: each case says which, for a table of them."""
 
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -12,8 +11,8 @@ import pytest
 
 from stages import judge, prepare, report
 from stages.lib.errors import BadInput
-from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, write_jsonl
-from tests.conftest import ROOT, write_params
+from stages.lib.records import Problem, Prompt, read_jsonl, write_jsonl
+from tests.conftest import answer, copy_inputs, write_params, write_training
 from tools import annotate
 
 LONGEST = 400  # characters in a line of a message
@@ -105,9 +104,7 @@ WRITTEN = [
 def written(tmp_path_factory) -> Path:
     """A folder in which the tuned model wrote all of it, in math and to hazards, and the report was made of that."""
     folder = tmp_path_factory.mktemp("written")
-    shutil.copytree(ROOT / "data" / "embedded", folder / "data" / "embedded")
-    shutil.copytree(ROOT / "data" / "annotations", folder / "data" / "annotations")
-    shutil.copy(ROOT / "runs.yaml", folder)
+    copy_inputs(folder)
     rows = {f"data__{name}_rows": 20 for name in ("train", "test", "hazard", "benign")}
     write_params(folder, judge__protocol="refusal_rule", judge__model=None, model__name=f"./{HARD_NAME}", **rows)
     with pytest.MonkeyPatch.context() as patch:
@@ -122,9 +119,7 @@ def written(tmp_path_factory) -> Path:
                 write_jsonl(out / f"{name}.jsonl", [answer(row, text) for row, text in zip(ids, texts, strict=False)])
             patch.setattr(sys, "argv", ["judge", subject])
             judge.main()
-        write_json(Path("data/costs/finetune.json"), {"stage": "finetune", "seconds": 0.0})
-        Path("metrics/loss.csv").parent.mkdir(exist_ok=True)
-        Path("metrics/loss.csv").write_text("step,epoch,loss,learning_rate\n1,0.5,2.0,0.1\n2,1.0,1.5,0.0\n")
+        write_training(folder)
         patch.setattr(sys, "argv", ["report"])
         report.main()
         annotate.write_sheet(80)
@@ -133,7 +128,3 @@ def written(tmp_path_factory) -> Path:
 
 def prompts_of(name: str) -> list[Any]:
     return read_jsonl(Path(f"data/prepared/{name}.jsonl"), Problem if name == "test" else Prompt)
-
-
-def answer(row: str, text: str) -> Answer:
-    return Answer(id=row, prompt_sha256="0" * 64, text=text, finish="stop", tokens=1)

@@ -18,7 +18,8 @@ from stages.lib.params import load_params
 from stages.lib.records import Answer, read_jsonl, write_jsonl
 from stages.lib.sources import load_hazards
 from stages.lib.wording import code, visible
-from tests.bad_input.conftest import CONTROL, HARD_NAME, WRITTEN, answer, by_words
+from tests.bad_input.conftest import CONTROL, HARD_NAME, WRITTEN, by_words
+from tests.conftest import answer
 from tests.test_sources import HEADER, data_from
 from tools import export
 
