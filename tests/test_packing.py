@@ -5,7 +5,7 @@ import torch
 
 from stages.lib.attention import shared_prefix, use_attention
 from stages.lib.models import Source, load_base, load_tokenizer
-from stages.lib.packing import IGNORED, NAME, pack, packed_loss, rows_per_pack
+from stages.lib.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
 from stages.lib.params import parse_params
 from stages.lib.records import Problem
 from stages.lib.training import add_lora, encode
@@ -51,7 +51,10 @@ def one_by_one(model, rows):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("loss", ["answer", "text"])
 @pytest.mark.parametrize(("shots", "rows"), [(3, 8), (3, 1), (0, 8), (1, 3)])
-def test_loss_and_gradients_are_those_of_the_rows_one_by_one(tiny_models, architecture, loss, shots, rows):
+@pytest.mark.parametrize("piece", [7, 4096])
+def test_loss_and_gradients_are_those_of_the_rows_one_by_one(
+    tiny_models, architecture, loss, shots, rows, piece, monkeypatch
+):
     tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
     encoded = [encode(tokenizer, row, SHOTS[:shots], loss) for row in ROWS]
     prefix = shared_prefix([row["input_ids"] for row in encoded])
@@ -61,9 +64,10 @@ def test_loss_and_gradients_are_those_of_the_rows_one_by_one(tiny_models, archit
     wanted = gradients(model, wanted_loss)
     batch = pack(encoded[:rows], prefix)
     assert batch["input_ids"].shape[1] == prefix + sum(len(row["input_ids"]) - prefix for row in encoded[:rows])
-    with use_attention(model, NAME):
+    monkeypatch.setattr("stages.lib.packing.PIECE", piece)
+    with use_attention(model, NAME), loss_in_pieces(model) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
-        got_loss = packed_loss(model(**batch), labels, counted)
+        got_loss = in_pieces(model(**batch), labels, counted)
         got = gradients(model, got_loss)
     assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
@@ -74,9 +78,9 @@ def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
     model = tuned(tiny_models["llama"])
     wanted = gradients(model, one_by_one(model, rows))
     batch = pack(rows, 0)
-    with use_attention(model, NAME):
+    with use_attention(model, NAME), loss_in_pieces(model) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
-        got = gradients(model, packed_loss(model(**batch), labels, counted))
+        got = gradients(model, in_pieces(model(**batch), labels, counted))
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
 

