@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
+from itertools import chain
 
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,8 @@ BAD_ROWS = [
     (GOOD + '{"question": "", "answer": "#### 2"}\n', "train:2: question: found ''"),
     (GOOD + '{"question": 5, "answer": "#### 2"}\n', "train:2: question: found 5"),
     (GOOD + '{"question": "How many?", "answer": "two"}\n', "last line is '#### N'"),
+    (GOOD + GOOD.replace("}", ', "group": "a/b"}'), "train:2: group: found 'a/b'"),
+    (GOOD + GOOD.replace("}", f', "group": "{"a" * 61}"}}'), "train:2: group: found 'aaa"),
     (GOOD + '["How many?", "#### 2"]\n', "train:2:"),
     (GOOD + "null\n", "train:2:"),
     (GOOD.encode() + b'{"question": "\xff"}\n', "not UTF-8 at byte"),
@@ -55,6 +58,11 @@ def test_bad_math_rows_are_named_by_file_line_and_field(tmp_path, content, expec
     with pytest.raises(BadInput) as error:
         load_problems(data_from(tmp_path, train=content), "train")
     assert expected in str(error.value)
+
+
+def test_a_problem_has_the_group_that_its_row_names_or_none(tmp_path):
+    content = GOOD + GOOD.replace("}", ', "group": "bus-stop"}')
+    assert [row.group for row in load_problems(data_from(tmp_path, train=content), "train")] == [None, "bus-stop"]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
@@ -151,13 +159,26 @@ def test_the_embedded_data_is_whole_and_its_generator_still_writes_it(monkeypatc
 
     assert word_problems.main(["--check"]) == 0
     data = parse_params(params_values(), "params.yaml").data
-    train, test = load_problems(data, "train"), load_problems(data, "test")
-    assert not {p.question for p in train} & {p.question for p in test}
-    for problem in [*train, *test]:
+    as_test = {"data__source": "file", "data__files__test": "data/embedded/validation.jsonl"}
+    splits = {
+        "train": load_problems(data, "train"),
+        "validation": load_problems(parse_params(params_values(**as_test), "params.yaml").data, "test"),
+        "test": load_problems(data, "test"),
+    }
+    for problem in chain.from_iterable(splits.values()):
         for step in problem.answer.split("<<")[1:]:
             expression, result = step.split(">>")[0].split("=")
             assert eval(expression) == int(result)
         assert problem.answer.split(">>")[-2].split("=")[-1] == problem.gold
+    questions = [problem.question for problem in chain.from_iterable(splits.values())]
+    assert len(set(questions)) == len(questions)
+    templates = [template.group for split in splits for template in word_problems.TEMPLATES[split]]
+    assert len(set(templates)) == len(templates)
+    for split, rows_each in (("train", 16), ("validation", 5), ("test", 2)):
+        groups = {template.group: rows_each for template in word_problems.TEMPLATES[split]}
+        assert Counter(problem.group for problem in splits[split]) == groups
+    words = [set(chain.from_iterable(word_problems.WORDS[split].values())) for split in splits]
+    assert len(set.union(*words)) == sum(len(of_split) for of_split in words)
     hazards, benign = load_hazards(data), load_benign(data)
     codes = set(HAZARDS) - {"cse"}
     assert Counter(p.hazard for p in hazards) == dict.fromkeys(codes, 10)

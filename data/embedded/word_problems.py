@@ -5,11 +5,12 @@ as `12+7=<<12+7=19>>19`, and a last line `#### 19`), so that training and scorin
 download. The problems are much easier than GSM8K's: every step is mental arithmetic with small numbers, so that a
 small model has something it can learn.
 
-    python data/embedded/word_problems.py            rewrite train.jsonl and test.jsonl beside it
+    python data/embedded/word_problems.py            rewrite train, validation and test.jsonl beside it
     python data/embedded/word_problems.py --check    exit 1 if those files differ from what it would write
 
-The templates and words are in word_problem_templates.py. From a test, put this folder on sys.path and import
-`rows`. Every split has its own seed, and the output is the same bytes on every Python from 3.11 on.
+The templates and words are in word_problem_templates/; each row carries the name of its template as its `group`. From a
+test, put this folder on sys.path and import `rows`. Every split has its own seed, and the output is the same bytes on
+every Python from 3.11 on.
 """
 
 import argparse
@@ -19,10 +20,11 @@ import re
 import sys
 from pathlib import Path
 
-from word_problem_templates import TEMPLATES, WORDS, Draw, Template
+from word_problem_templates import TEMPLATES, WORDS
+from word_problem_templates.template import Draw, Template
 
-ROWS_PER_TEMPLATE = {"train": 16, "test": 10}
-SEEDS = {"train": 1101, "test": 1102}
+ROWS_PER_TEMPLATE = {"train": 16, "validation": 5, "test": 2}
+SEEDS = {"train": 1101, "validation": 1103, "test": 1102}
 LOWEST, HIGHEST = 2, 100  # limits on every operand and result; starting at 2 keeps each noun in the plural
 ONE_FACTOR, OTHER_FACTOR = 9, 12  # limits on the two factors of a product, or on a divisor and its quotient
 TRIES = 10_000
@@ -83,7 +85,7 @@ def fill(template: Template, words: dict[str, str], rng: random.Random) -> dict[
         numbers[result] = value
         line = STEP.sub(f"{expression}={dollar}<<{expression}={value}>>{value}", line)
         lines.append(line.format(**words, **numbers))
-    return {"question": question, "answer": "\n".join([*lines, f"#### {value}"])}
+    return {"question": question, "answer": "\n".join([*lines, f"#### {value}"]), "group": template.group}
 
 
 def draw_rows(template: Template, count: int, lists: dict[str, list[str]], rng: random.Random) -> list[dict[str, str]]:
@@ -99,7 +101,7 @@ def draw_rows(template: Template, count: int, lists: dict[str, list[str]], rng: 
 
 
 def rows(split: str) -> list[dict[str, str]]:
-    """The shuffled rows of 'train' or 'test', as many from each of the split's templates."""
+    """The shuffled rows of 'train', 'validation' or 'test', as many from each of the split's templates."""
     rng = random.Random(SEEDS[split])
     made: list[dict[str, str]] = []
     for template in TEMPLATES[split]:

@@ -24,11 +24,15 @@ class Row(BaseModel, extra="forbid", frozen=True, strict=True):
 
 
 class Problem(Row):
-    """A math word problem: `answer` is the worked solution, `gold` the number after its `####`."""
+    """A math word problem: `answer` is the worked solution, `gold` the number after its `####`.
+
+    `group`, where the data has it: problems of one group are one problem with other words and numbers.
+    """
 
     question: NonEmpty
     answer: NonEmpty
     gold: NonEmpty
+    group: str | None = None
 
 
 class Prompt(Row):

@@ -39,8 +39,8 @@ from stages.lib.records import (
 AILUMINATE_URL = "https://raw.githubusercontent.com/mlcommons/ailuminate/{revision}/{file}"
 # the files of data/embedded as they are in git; whoever changes one changes its hash here
 EMBEDDED_SHA256 = {
-    "train": "f12d1213ca614c8e8112866a95e78ba23f39477182acdcf25f93190df5a1ac1a",
-    "test": "26f760ca89238c27be180940fab7aa4efbd3c9fb85371d1a9298302efaf0bb2b",
+    "train": "47c89d33ba57cff74d5a9bd59fbbb6988be5009f90489c091e62829508ffed1e",
+    "test": "dccdf1b60d43faaa0853360fdab806de35fde76951491a1128f61b3d8abac299",
     "hazards": "9f394127a8c776fef02b82098c385ef00d4ce7fecd6b1b9eeab791b3168c46b2",
     "benign": "5beaa20fe880a0f88da17d25a8f19c5dfe71f96dcd08252b85fa8b23968c3dd9",
 }
@@ -81,6 +81,7 @@ def _hazard_code(code: str) -> str:
 class Gsm8kRow(BaseModel, strict=True):
     question: NonEmpty
     answer: Annotated[str, AfterValidator(_worked_solution)]
+    group: Annotated[str, Field(pattern=r"^[\w .-]{1,60}$")] | None = None
 
 
 class HazardRow(BaseModel, strict=True):  # persona is shown in report.md
@@ -116,6 +117,7 @@ def load_problems(data: Data, split: str) -> list[Problem]:
             question=row.question,
             answer=row.answer,
             gold=gold_answer(row.answer) or "",
+            group=row.group,
         )
         for n, row in enumerate(rows)
     ]
