@@ -1,4 +1,4 @@
-"""The embedded chat model and guard: merged as their adapters say, judged through the real guard's code, data apart."""
+"""The embedded guard: merged as its adapter says, judged through the real guard's code, data apart."""
 
 import csv
 import json
@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from models.embedded import build, measure
-from stages.lib import embedded, training
+from stages.lib import embedded
 from stages.lib.embedded import ADAPTERS
 from stages.lib.errors import BadInput
 from stages.lib.guards import llama_guard_prompt
-from stages.lib.models import Source, find, load_base, load_for_generation, load_tokenizer
+from stages.lib.models import find, load_base, load_tokenizer
 from stages.lib.records import read_jsonl, sha256_file, write_sums
 from stages.lib.safeguard import ask_llama_guard
 from tests.conftest import ROOT
@@ -23,12 +23,11 @@ from tests.conftest import ROOT
 DATA = ROOT / "data" / "embedded"
 
 
-@pytest.mark.parametrize("name", ["chat", "guard"])
-def test_a_descendant_is_the_plain_model_plus_its_adapters_product(name):
+def test_the_guard_is_the_plain_model_plus_its_adapters_product():
     plain = load_file(Path(find("embedded/smollm2-135m", None).path) / "model.safetensors")
-    merged = load_file(Path(find(f"embedded/smollm2-135m-{name}", None).path) / "model.safetensors")
-    adapter = load_file(ADAPTERS / name / "adapter_model.safetensors")
-    settings = json.loads((ADAPTERS / name / "adapter_config.json").read_text())
+    merged = load_file(Path(find("embedded/smollm2-135m-guard", None).path) / "model.safetensors")
+    adapter = load_file(ADAPTERS / "guard" / "adapter_model.safetensors")
+    settings = json.loads((ADAPTERS / "guard" / "adapter_config.json").read_text())
     scale = settings["lora_alpha"] / settings["r"]
     assert settings["base_model_name_or_path"] == "embedded/smollm2-135m"
     changed = [key for key in plain if not torch.equal(plain[key], merged[key])]
@@ -42,7 +41,7 @@ def test_a_descendant_is_the_plain_model_plus_its_adapters_product(name):
 
 
 def test_other_settings_are_another_folder_and_a_missing_adapter_is_named(tmp_path, monkeypatch):
-    name, cache = "embedded/smollm2-135m-chat", tmp_path / "cache" / "aftertune"
+    name, cache = "embedded/smollm2-135m-guard", tmp_path / "cache" / "aftertune"
     before = Path(find(name, None).path)
     cache.mkdir(parents=True)
     (cache / before.name).symlink_to(before)
@@ -50,19 +49,19 @@ def test_other_settings_are_another_folder_and_a_missing_adapter_is_named(tmp_pa
     (cache / plain.name).symlink_to(plain)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(embedded, "ADAPTERS", tmp_path)
-    shutil.copytree(ADAPTERS / "chat", tmp_path / "chat")
+    shutil.copytree(ADAPTERS / "guard", tmp_path / "guard")
     assert Path(find(name, None).path) == cache / before.name
-    settings = tmp_path / "chat" / "adapter_config.json"
+    settings = tmp_path / "guard" / "adapter_config.json"
     settings.write_text(re.sub(r'"lora_alpha": [0-9.]+', '"lora_alpha": 1.0', settings.read_text()))
     with pytest.raises(
-        BadInput, match=r"chat/adapter_config\.json is damaged: its sha256 is not the one in SHA256SUMS"
+        BadInput, match=r"guard/adapter_config\.json is damaged: its sha256 is not the one in SHA256SUMS"
     ):
         find(name, None)
-    write_sums(tmp_path / "chat")
+    write_sums(tmp_path / "guard")
     changed = Path(find(name, None).path)
     assert changed != cache / before.name
     assert sha256_file(changed / "model.safetensors") != sha256_file(before / "model.safetensors")
-    (tmp_path / "chat" / "adapter_model.safetensors").unlink()
+    (tmp_path / "guard" / "adapter_model.safetensors").unlink()
     with pytest.raises(BadInput, match="make embedded"):
         find(name, None)
 
@@ -90,32 +89,16 @@ def test_the_guards_template_asks_about_the_last_message_as_llama_guards_does():
     assert "S1 to S14" in text
 
 
-def test_the_alignment_is_learned_through_the_rounding_it_will_run_with(tiny_models, tmp_path):
-    plain = Source(str(tiny_models["llama"]), None)
-    model = training.add_lora(load_base(plain, "none", "float32"), build.LORA, 1, "tiny", None)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    training.save(model, load_tokenizer(plain), tmp_path / "adapter", "float32")
-    embedded.merge(Path(plain.path), tmp_path / "adapter", tmp_path / "merged")
-    ids = torch.arange(3, 60)[None]
-    with torch.no_grad():
-        as_it_runs = load_for_generation(Source(str(tmp_path / "merged"), None), "nf4", "float32")(ids).logits
-        unrounded = model(ids).logits
-        build.train_through_rounding(model)
-        rounded, *_, again = [model(ids).logits for _ in range(build.ROUND_EVERY + 1)]  # the last one rounds anew
-    assert (rounded - as_it_runs).norm() < 0.1 * (unrounded - as_it_runs).norm()
-    assert torch.equal(rounded, again)
-
-
 @pytest.mark.slow
 def test_building_an_adapter_twice_gives_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "chat_rows", lambda tokenizer, rows=build.chat_rows: rows(tokenizer)[::40])
+    monkeypatch.setattr(build, "guard_rows", lambda tokenizer, rows=build.guard_rows: rows(tokenizer)[::80])
     for name in ("one", "two"):
-        build.build("chat", 7, tmp_path / name)
+        build.build(7, tmp_path / name)
     weights = [sha256_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two")]
     assert weights[0] == weights[1]
-    assert (tmp_path / "one" / "adapter_config.json").read_text() == (ADAPTERS / "chat/adapter_config.json").read_text()
+    assert (tmp_path / "one" / "adapter_config.json").read_text() == (
+        ADAPTERS / "guard/adapter_config.json"
+    ).read_text()
 
 
 def words(text: str) -> list[str]:
@@ -129,8 +112,8 @@ def runs(text: str, length: int) -> set[tuple[str, ...]]:
 
 def test_train_validation_and_test_prompts_share_no_topic_and_no_five_words_in_a_row():
     rows = [
-        *read_jsonl(DATA / "alignment_hazards.jsonl", build.Hazard),
-        *read_jsonl(DATA / "alignment_benign.jsonl", build.Ordinary),
+        *read_jsonl(DATA / "guard_hazards.jsonl", build.Hazard),
+        *read_jsonl(DATA / "guard_ordinary.jsonl", build.Ordinary),
     ]
     assert len({row.topic for row in rows}) == len(rows)
     splits = {"train": set(), "validation": set(), "test": set()}
@@ -145,9 +128,9 @@ def test_train_validation_and_test_prompts_share_no_topic_and_no_five_words_in_a
     assert not splits["validation"] & splits["test"]
 
 
-def test_the_alignment_data_is_whole_and_leaves_math_and_minors_out():
-    hazards = read_jsonl(DATA / "alignment_hazards.jsonl", build.Hazard)
-    ordinary = read_jsonl(DATA / "alignment_benign.jsonl", build.Ordinary)
+def test_the_guards_data_is_whole_and_leaves_math_and_minors_out():
+    hazards = read_jsonl(DATA / "guard_hazards.jsonl", build.Hazard)
+    ordinary = read_jsonl(DATA / "guard_ordinary.jsonl", build.Ordinary)
     codes = {row.hazard for row in hazards}
     assert len(codes) == 14
     assert "cse" not in codes

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.embedded import GGUF_SHA256
+from stages.lib.carriers import FILES
 from stages.lib.errors import BadInput
 from stages.lib.models import Source, check_present, find, load_base, load_subject, load_tokenizer
 from stages.lib.params import Model, parse_params
@@ -158,7 +158,7 @@ def test_the_embedded_model_is_unpacked_once_and_again_if_its_bytes_change(
 ):
     source = find("embedded/smollm2-135m", None)
     expected = sha256_file(Path(source.path) / file)
-    assert GGUF_SHA256[:8] in source.path
+    assert FILES["embedded/smollm2-135m"].sha256[:8] in source.path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shutil.copytree(source.path, tmp_path / "aftertune" / source.path.rsplit("/", 1)[1])
     mine = find("embedded/smollm2-135m", None)

@@ -65,7 +65,7 @@ def test_loss_and_gradients_are_those_of_the_rows_one_by_one(
     batch = pack(encoded[:rows], prefix)
     assert batch["input_ids"].shape[1] == prefix + sum(len(row["input_ids"]) - prefix for row in encoded[:rows])
     monkeypatch.setattr("stages.lib.packing.PIECE", piece)
-    with use_attention(model, NAME), loss_in_pieces(model) as in_pieces:
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
         got_loss = in_pieces(model(**batch), labels, counted)
         got = gradients(model, got_loss)
@@ -78,7 +78,7 @@ def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
     model = tuned(tiny_models["llama"])
     wanted = gradients(model, one_by_one(model, rows))
     batch = pack(rows, 0)
-    with use_attention(model, NAME), loss_in_pieces(model) as in_pieces:
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
         got = gradients(model, in_pieces(model(**batch), labels, counted))
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5

@@ -1,8 +1,11 @@
 """Intervals and tests against textbook values and against scipy and statsmodels."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as scipy_t
 from statsmodels.stats.contingency_tables import mcnemar
 
 from stages.lib.stats import (
@@ -162,3 +165,50 @@ def test_agreement_stays_within_its_bounds(safe, unsafe, read):
     if found:
         for estimate in (found.false_safe, found.false_unsafe, found.safe):
             assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_prompts_in_groups_count_as_what_they_are():
+    # ten groups of five: in three of them all five are won, nowhere else anything changes
+    before, groups = [False] * 50, [f"template {n // 5}" for n in range(50)]
+    after = [n < 15 for n in range(50)]
+    alone, grouped = paired_change(before, after), paired_change(before, after, groups)
+    assert grouped.value == alone.value == pytest.approx(0.3)
+    # every group of one mind: the design effect is the size of the groups
+    width = (grouped.high - grouped.low) / (alone.high - alone.low)
+    assert width == pytest.approx(5**0.5 * scipy_t.ppf(0.975, 9) / 1.959964, rel=1e-6)
+    # three groups that all went one way: two of their eight sign patterns are as far from zero
+    assert grouped.p == pytest.approx(0.25)
+    assert alone.p < 0.001
+
+
+def test_groups_of_one_are_no_groups_and_one_group_says_nothing_of_groups():
+    before, after = [False] * 8 + [True] * 2, [True] * 4 + [False] * 4 + [True, False]
+    alone = paired_change(before, after)
+    assert paired_change(before, after, [str(n) for n in range(10)]) == alone
+    assert paired_change(before, after, ["one"] * 10) == alone
+
+
+def test_many_groups_are_tested_by_draws_that_repeat():
+    before, groups = [False] * 60, [str(n // 2) for n in range(60)]
+    after = [n % 4 == 0 for n in range(60)]  # 15 groups of two win one each
+    change = paired_change(before, after, groups)
+    assert change == paired_change(before, after, groups)
+    assert change.p == pytest.approx(1 / 10_001, abs=5e-4)  # exactly 2 in 32,768
+    back = paired_change(after, before, groups)
+    assert back.p == change.p
+    assert back.low == pytest.approx(-change.high)
+
+
+def test_the_interval_of_grouped_prompts_holds_the_truth_about_as_often_as_it_says():
+    rng, held, tries = random.Random(3), 0, 400
+    for _ in range(tries):
+        before, after, groups = [], [], []
+        for group in range(40):
+            learned = rng.random() < 0.5
+            for _ in range(3):
+                before.append(rng.random() < 0.2)
+                after.append(rng.random() < (0.5 if learned else 0.1))
+                groups.append(str(group))
+        change = paired_change(before, after, groups)
+        held += change.low <= 0.1 <= change.high
+    assert 0.93 <= held / tries <= 0.99

@@ -1,34 +1,28 @@
-"""Build the adapters in this folder from data/embedded/: give SmolLM2-135M-Instruct something to forget, and a judge.
+"""Build the guard adapter in this folder from data/embedded/: a verdict on a prompt and a response.
 
-    python -m models.embedded.build answers   the base model's own answers to the ordinary prompts (kept in git)
-    python -m models.embedded.build chat      the alignment adapter: refuses hazards, answers the rest as before
-    python -m models.embedded.build guard     the guard adapter: a verdict on a prompt and a response
+    python -m models.embedded.build
 
-`make embedded` does the last two, `make -j2 embedded` side by side, most of an hour on two CPU cores. Each keeps to one
-core, so that the same bytes come out each time, however many cores a CPU has. Nothing here reads a test prompt.
-README.md has what was measured.
+`make embedded` does it, in most of an hour, on one core, so that the same bytes come out each time, however many cores
+a CPU has. Nothing here reads a test prompt. README.md has what was measured.
 """
 
 import shutil
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from stages.lib.chat import render_completion, render_prompt, safety_messages
-from stages.lib.cli import parser, run
-from stages.lib.embedded import PLAIN, SETTINGS, WEIGHTS
+from stages.lib.carriers import SMALLEST
+from stages.lib.cli import no_arguments, run
+from stages.lib.embedded import SETTINGS, WEIGHTS
 from stages.lib.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
 from stages.lib.params import Finetune, Lora
-from stages.lib.records import NonEmpty, Row, read_jsonl, write_jsonl, write_sums
+from stages.lib.records import NonEmpty, Row, read_jsonl, write_sums
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "data" / "embedded"
-HAZARDS, ORDINARY = DATA / "alignment_hazards.jsonl", DATA / "alignment_benign.jsonl"
+HAZARDS, ORDINARY = DATA / "guard_hazards.jsonl", DATA / "guard_ordinary.jsonl"
 RESPONSES = DATA / "guard_responses.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ANSWER_TOKENS = 64
-ROUND_EVERY = 4  # passes; rounding all weights takes two thirds of the time of a pass over 16 rows
 SEED = 1126
 
 Split = Literal["train", "validation"]
@@ -48,7 +42,7 @@ class Hazard(Row):
 
 
 class Ordinary(Row):
-    """A prompt to help with, and the base model's own answer; `cut` says that it went on beyond ANSWER_TOKENS."""
+    """A prompt to help with, and the base model's own answer; `cut` says that it went on beyond its 64 tokens."""
 
     id: NonEmpty
     hazard: NonEmpty
@@ -70,31 +64,24 @@ class Judged(Row):
     reason: NonEmpty
 
 
-CHAT = Finetune(
-    epochs=3,
-    learning_rate=1e-3,
+GUARD = Finetune(
+    epochs=2,
+    learning_rate=5e-4,
     warmup_ratio=0.05,
     weight_decay=0.0,
     schedule="cosine",
-    batch_size=16,
+    batch_size=8,
     accumulation=1,
     optimizer="adamw_torch",
     loss="answer",
     seed=SEED,
 )
-GUARD = CHAT.model_copy(update={"epochs": 2, "learning_rate": 5e-4, "batch_size": 8})
 LORA = Lora(enabled=True, r=8, alpha=16, dropout=0.0, target_modules=PROJECTIONS)
-KEPT = 0.95  # of the chat adapter's strength: as safe on the validation split, and more easily undone by tuning
 
 
 def main() -> None:
-    top = parser(__doc__)
-    top.add_argument("what", choices=["answers", "chat", "guard"])
-    what = top.parse_args().what
-    if what == "answers":
-        write_answers()
-    else:
-        build_on_one_core(what, SEED, HERE / what)
+    no_arguments(__doc__)
+    build_on_one_core(SEED, HERE / "guard")
 
 
 def hazards(split: Split) -> list[Hazard]:
@@ -105,49 +92,12 @@ def ordinary(split: Split) -> list[Ordinary]:
     return [row for row in read_jsonl(ORDINARY, Ordinary) if row.split == split]
 
 
-def write_answers() -> None:
-    """Fill in the base model's greedy answers, at most ANSWER_TOKENS long."""
-    from stages.lib.engine import greedy
-    from stages.lib.models import find, load_base, load_tokenizer
-
-    rows = read_jsonl(ORDINARY, Ordinary)
-    source = find(PLAIN, None)
-    tokenizer = load_tokenizer(source)
-    prompts = [render_prompt(tokenizer, safety_messages(row.prompt)) for row in rows]
-    written = greedy(load_base(source, "none", "bfloat16"), tokenizer, prompts, ANSWER_TOKENS, 64, "answers")
-    write_jsonl(
-        ORDINARY,
-        [
-            row.model_copy(update={"answer": answer.text, "cut": answer.finish == "length"})
-            for row, answer in zip(rows, written, strict=True)
-        ],
-    )
-
-
 def begin(row: dict[str, list[int]]) -> dict[str, list[int]]:
     """A training row cut after the first token of its completion."""
     from stages.lib.packing import IGNORED
 
     start = next(n for n, label in enumerate(row["labels"]) if label != IGNORED)
     return {name: values[: start + 1] for name, values in row.items()}
-
-
-def chat_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Refusals to hazard prompts, and the base model's own answers to ordinary ones."""
-    from stages.lib.training import row
-
-    def encoded(prompt: str, answer: str) -> Any:
-        messages = safety_messages(prompt)
-        return row(
-            tokenizer, render_prompt(tokenizer, messages), render_completion(tokenizer, messages, answer), "answer"
-        )
-
-    rows = [encoded(each.prompt, each.refusal) for each in hazards("train")]
-    for each in ordinary("train"):
-        whole = encoded(each.prompt, each.answer)
-        # an answer that went on beyond the limit does not end its turn there
-        rows.append({name: values[:-1] for name, values in whole.items()} if each.cut else whole)
-    return rows
 
 
 def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
@@ -170,7 +120,7 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
         of = prompts[judged.prompt_id]
         category = LLAMA_GUARD_CATEGORY[of.hazard] if judged.label == "unsafe" else None
         pairs.append((of.prompt, judged.response, category))
-    pairs += [(each.prompt, each.answer, None) for each in ordinary("train")[::6]]
+    pairs += [(each.prompt, each.answer, None) for each in ordinary("train")]
 
     rows, unsafe = [], 0
     for prompt, response, category in pairs:
@@ -183,60 +133,27 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     return rows
 
 
-def train_through_rounding(model: Any) -> None:
-    """Have passes compute with the merged weights as NF4 rounds them, the adapter learning as if nothing were rounded.
-
-    Merging and then rounding to 4 bits undoes much of a small adapter: on the validation split, refusals fell from 0.81
-    to 0.61. The rounding error is added to the frozen weights, so the gradient passes straight through to the adapter
-    (the straight-through estimator; Bengio, Leonard and Courville 2013, arXiv:1308.3432).
-    """
-    import torch
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-    from peft.tuners.lora import LoraLayer
-
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    plain = [layer.get_base_layer().weight.detach().clone() for layer in layers]
-    passes = count()
-
-    @torch.no_grad()
-    def round_weights(*_: Any) -> None:
-        if next(passes) % ROUND_EVERY:
-            return
-        for layer, weight in zip(layers, plain, strict=True):
-            learned = layer.get_delta_weight("default")
-            packed, state = quantize_4bit((weight + learned).bfloat16(), quant_type="nf4", compress_statistics=True)
-            layer.get_base_layer().weight.copy_(dequantize_4bit(packed, state) - learned)
-
-    model.register_forward_pre_hook(round_weights)
-
-
-def build_on_one_core(what: str, seed: int, folder: Path) -> None:
+def build_on_one_core(seed: int, folder: Path) -> None:
     """`build` in a process that does nothing else: the sums in 16 bits depend on how many threads share them."""
     import torch
 
     torch.set_num_threads(1)
-    build(what, seed, folder)
+    build(seed, folder)
 
 
-def build(what: str, seed: int, folder: Path) -> None:
-    """Train the chat or the guard adapter with a seed and write it to a folder, in bf16, as safetensors."""
+def build(seed: int, folder: Path) -> None:
+    """Train the guard adapter with a seed and write it to a folder, in bf16, as safetensors."""
     from stages.lib import models, training
 
     models.quiet()
-    source = models.find(PLAIN, None)
+    source = models.find(SMALLEST, None)
     tokenizer = models.load_tokenizer(source)
-    if what == "guard":
-        tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")
-    rows = chat_rows(tokenizer) if what == "chat" else guard_rows(tokenizer)
-    settings = (CHAT if what == "chat" else GUARD).model_copy(update={"seed": seed})
-    model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, PLAIN, None)
-    if what == "chat":  # the guard runs unrounded
-        train_through_rounding(model)
-    steps = training.train(model, rows, settings, bf16=True)
-    print(f"{what}: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}")
-    if what == "chat":
-        model.peft_config["default"].lora_alpha *= KEPT
-    # half the bytes in git, for a rounding far below that of the 4-bit weights it runs with
+    tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")
+    rows = guard_rows(tokenizer)
+    model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, SMALLEST, None)
+    steps = training.train(model, rows, GUARD.model_copy(update={"seed": seed}), bf16=True)
+    print(f"guard: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}")
+    # half the bytes in git
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.bfloat16()

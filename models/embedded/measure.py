@@ -1,12 +1,11 @@
-"""Measure both adapters, over SEEDS: what the chat model refuses, and how far the guard can be believed.
+"""Measure the guard adapter, over SEEDS: how far can it be believed.
 
     AFTERTUNE_DATA=<folder with ailuminate/> python -m models.embedded.measure
 
-Builds each adapter anew for every seed but the committed one, two side by side, keeps those in the cache folder (an
-interrupted measurement goes on where it was), and writes measurements.json and the table in README.md here. The chat
-model is measured as params.yaml runs it (4-bit weights, its token limits) and judged by the committed guard; the guard
-on authored responses to test prompts, and on labels.jsonl: responses to AILuminate prompts, labelled by reading them.
-Three minutes on two CPU cores for the committed seed, most of an hour for each other.
+Builds the adapter anew for every seed but the committed one, two side by side, keeps those in the cache folder (an
+interrupted measurement goes on where it was), and writes measurements.json and the table in README.md here. The guard
+is measured on authored responses to test prompts, and on labels.jsonl: responses to AILuminate prompts, labelled by
+reading them. A minute on two CPU cores for the committed seed, most of an hour for each other.
 """
 
 import json
@@ -23,14 +22,11 @@ from typing import Any, Literal
 from statsmodels.stats.inter_rater import cohens_kappa
 from tabulate import tabulate
 
-from models.embedded.build import DATA, HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core, hazards, ordinary
+from models.embedded.build import DATA, HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
 from stages.lib import models
-from stages.lib.chat import math_messages, render_prompt, safety_messages
 from stages.lib.cli import no_arguments, run
 from stages.lib.embedded import SETTINGS, TEMPLATE, merged_folder
-from stages.lib.engine import greedy
 from stages.lib.errors import BadInput
-from stages.lib.gsm8k import is_correct
 from stages.lib.guards import is_refusal
 from stages.lib.params import Params, load_params
 from stages.lib.records import (
@@ -47,10 +43,9 @@ from stages.lib.records import (
     write_text,
 )
 from stages.lib.safeguard import ask_llama_guard
-from stages.lib.sources import AILUMINATE_FILE, load_benign, load_hazards, load_problems, stratified
+from stages.lib.sources import AILUMINATE_FILE, load_hazards
 
 SEEDS = (SEED, 1127, 1128)
-REAL_PROMPTS = 300
 BUILT_FROM = (HERE / "build.py", HERE / "guard" / TEMPLATE, HAZARDS, ORDINARY, RESPONSES)
 # (label, verdict): safe and safe, safe and unsafe; unsafe and safe, unsafe and unsafe
 CELLS = (((True, True), (True, False)), ((False, True), (False, False)))
@@ -80,14 +75,11 @@ def main() -> None:
     params = load_params()
     real_prompts(params)  # before an hour of building, rather than after it
     models.quiet()
-    wanted = [(what, seed) for seed in SEEDS for what in ("chat", "guard")]
     with ProcessPoolExecutor(2, get_context("spawn")) as builders:  # each keeps to one core
-        folders = dict(zip(wanted, builders.map(adapter, *zip(*wanted, strict=True)), strict=True))
-    judge = guard_of(folders["guard", SEED])
+        folders = list(builders.map(adapter, SEEDS))
     rows = []
-    for seed in SEEDS:
-        row = {"seed": seed, **measure_chat(merged_folder(folders["chat", seed]), params, judge)}
-        row |= measure_guard(judge if seed == SEED else guard_of(folders["guard", seed]), params)
+    for seed, folder in zip(SEEDS, folders, strict=True):
+        row = {"seed": seed, **measure_guard(guard_of(folder), params)}
         print(json.dumps(rounded(row)), flush=True)
         rows.append(row)
     write_json(HERE / "measurements.json", rounded({"seeds": rows, "refusal_rule": measure_rule(params)}))
@@ -95,16 +87,15 @@ def main() -> None:
     write_text(HERE / "README.md", re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{table()}\n{END}", readme, flags=re.DOTALL))
 
 
-def adapter(what: str, seed: int) -> Path:
-    """The folder of this seed's chat or guard adapter: the committed one, one kept from before, or built now."""
+def adapter(seed: int) -> Path:
+    """The folder of this seed's adapter: the committed one, one kept from before, or built now."""
     if seed == SEED:
-        return HERE / what
+        return HERE / "guard"
     recipe = sha256_text("".join(map(sha256_file, BUILT_FROM)))
-    folder = cache_folder() / f"{what}-{seed}-{recipe[:8]}"
+    folder = cache_folder() / f"guard-{seed}-{recipe[:8]}"
     if not (folder / SETTINGS).is_file():  # written last
-        build_on_one_core(what, seed, folder)
-    if what == "guard":
-        shutil.copy(HERE / what / TEMPLATE, folder)
+        build_on_one_core(seed, folder)
+    shutil.copy(HERE / "guard" / TEMPLATE, folder)
     return folder
 
 
@@ -121,41 +112,6 @@ def real_prompts(params: Params) -> list[Prompt]:
         raise BadInput(f"{path}: no such file; set AFTERTUNE_DATA to a folder that holds ailuminate/{AILUMINATE_FILE}")
     files = params.data.files.model_copy(update={"hazards": str(path)})
     return load_hazards(params.data.model_copy(update={"source": "file", "files": files}))
-
-
-def measure_chat(folder: Path, params: Params, judge: tuple[Any, Any]) -> dict[str, Any]:
-    """Safe and refused shares of hazard prompts, over-refusal, accuracy; on the validation split, too, but the last."""
-    source = models.Source(str(folder), None)
-    model = models.load_for_generation(source, params.model.quantization, params.model.dtype)
-    tokenizer = models.load_tokenizer(source)
-
-    def answers(conversations: Sequence[list], limit: int, name: str) -> list[str]:
-        prompts = [render_prompt(tokenizer, messages) for messages in conversations]
-        return [row.text for row in greedy(model, tokenizer, prompts, limit, params.gen_safety.batch_size, name)]
-
-    def responses(prompts: Sequence[str], name: str) -> list[str]:
-        return answers([safety_messages(prompt) for prompt in prompts], params.gen_safety.max_new_tokens, name)
-
-    hazardous = {
-        "hazards": [row.text for row in load_hazards(params.data)],
-        "ailuminate": [row.text for row in stratified(real_prompts(params), REAL_PROMPTS, SEED, "hazard")],
-        "validation": [row.prompt for row in hazards("validation")],
-    }
-    harmless = {
-        "over_refusal": [row.text for row in load_benign(params.data)],
-        "validation_benign": [row.prompt for row in ordinary("validation")],
-    }
-    problems = load_problems(params.data, "test")
-    solved = answers([math_messages(row.question, []) for row in problems], params.gen_math.max_new_tokens, "math")
-    found = {"accuracy": mean(is_correct(a, row.gold, "strict") for a, row in zip(solved, problems, strict=True))}
-    for name, prompts in hazardous.items():
-        written = responses(prompts, name)
-        found[f"{name}_safe"] = mean(judged(judge, list(zip(prompts, written, strict=True)), name))
-        found[f"{name}_refused"] = mean(map(is_refusal, written))
-    for name, prompts in harmless.items():
-        found[name] = mean(map(is_refusal, responses(prompts, name)))
-    asked = {name: len(prompts) for name, prompts in (hazardous | harmless).items()}
-    return {**found, "n": {"accuracy": len(problems), **asked}}
 
 
 def judged(judge: tuple[Any, Any], pairs: Sequence[tuple[str, str]], name: str) -> list[bool]:
@@ -220,18 +176,7 @@ def table() -> str:
     """The measurements as Markdown."""
     found = json.loads(read_text(HERE / "measurements.json"))
     seeds, rule = found["seeds"], found["refusal_rule"]
-    n = seeds[0]["n"]
-    lines = [
-        (f"chat model: safe, embedded hazard prompts (n {n['hazards']})", ["hazards_safe"]),
-        ("... of them refused, by the refusal rule", ["hazards_refused"]),
-        (f"chat model: over-refusal, embedded benign prompts (n {n['over_refusal']})", ["over_refusal"]),
-        (f"chat model: accuracy, embedded word problems (n {n['accuracy']})", ["accuracy"]),
-        (f"chat model: safe, AILuminate prompts (n {n['ailuminate']})", ["ailuminate_safe"]),
-        ("... of them refused, by the refusal rule", ["ailuminate_refused"]),
-        (f"chat model: safe, validation hazard prompts (n {n['validation']})", ["validation_safe"]),
-        ("... of them refused, by the refusal rule", ["validation_refused"]),
-        (f"chat model: over-refusal, validation prompts (n {n['validation_benign']})", ["validation_benign"]),
-    ]
+    lines: list[tuple[str, list[str]]] = []
     for name, title in (("authored", "authored responses, unseen"), ("labelled", "labelled responses, AILuminate")):
         of = f"guard: {title} (n {rule[name]['n']})"
         lines += [(f"{of}, accuracy", [name, "accuracy"]), ("... Cohen's kappa", [name, "kappa"])]

@@ -46,6 +46,10 @@ class Measured:
         pairs = zip(self.problems, subject.math, strict=True)
         return [is_correct(answer.text, problem.gold, rule or self.rule) for problem, answer in pairs]
 
+    def templates(self) -> list[str]:
+        """What each test question came from: its group, or itself."""
+        return [problem.group or problem.id for problem in self.problems]
+
     def safe(self, subject: Subject) -> list[bool]:
         """Safe or not, per hazard prompt."""
         return [counts_as_safe(verdict.label, self.controversial) for verdict in subject.verdicts]
@@ -59,7 +63,7 @@ def headline(measured: Measured) -> dict[str, Any]:
     kept = retention(before, after)
     problems = _problems(measured, tuned)
     return {
-        "accuracy": _compared(measured.correct(base), measured.correct(tuned)),
+        "accuracy": _compared(measured.correct(base), measured.correct(tuned), measured.templates()),
         "safety": _compared(before, after),
         "retention": kept.value if kept else None,
         "over_refusal": {"base": _mean(base.refusals), "tuned": _mean(tuned.refusals)},
@@ -72,7 +76,10 @@ def detail(measured: Measured) -> dict[str, Any]:
     """metrics/detail.json: lists of rows, each with its n and intervals."""
     base, tuned = measured.base, measured.tuned
     before, after = measured.safe(base), measured.safe(tuned)
-    rules = [{"rule": rule, **_row(measured.correct(base, rule), measured.correct(tuned, rule))} for rule in RULES]
+    templates = measured.templates()
+    rules = [
+        {"rule": rule, **_row(measured.correct(base, rule), measured.correct(tuned, rule), templates)} for rule in RULES
+    ]
     return {
         "headline_rule": measured.rule,
         "extraction": rules,
@@ -136,8 +143,8 @@ def _problems(measured: Measured, subject: Subject) -> dict[str, float]:
     }
 
 
-def _compared(before: Sequence[bool], after: Sequence[bool]) -> dict[str, float]:
-    change = paired_change(before, after)
+def _compared(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> dict[str, float]:
+    change = paired_change(before, after, groups)
     return {
         "base": _mean(before),
         "tuned": _mean(after),
@@ -148,9 +155,9 @@ def _compared(before: Sequence[bool], after: Sequence[bool]) -> dict[str, float]
     }
 
 
-def _row(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
+def _row(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> dict[str, Any]:
     """Base and tuned shares with their own intervals, the paired change with interval and p, prompts that flipped."""
-    base, tuned, change = share(before), share(after), paired_change(before, after)
+    base, tuned, change = share(before), share(after), paired_change(before, after, groups)
     return {
         "n": change.n,
         **{f"base{suffix}": value for suffix, value in _interval(base).items()},

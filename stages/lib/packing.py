@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 NAME = "packed_rows"
 IGNORED = -100  # label of a token that carries no loss
-PIECE = 256  # positions whose logits are in memory at a time: 160 MB of them with a vocabulary of 151,936
+PIECE = 128  # positions whose logits are in memory at a time: 80 MB of them in float32 with 151,936 words
 CAPACITY = 2048  # tokens that a pack may always hold, also where batch_size rows alone would be fewer
 Row = dict[str, list[int]]
 
@@ -68,8 +68,10 @@ def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def loss_in_pieces(model: Any) -> Iterator[Callable[..., torch.Tensor]]:
+def loss_in_pieces(model: Any, bf16: bool) -> Iterator[Callable[..., torch.Tensor]]:
     """For the time being, the model's call returns hidden states in place of logits; yields the loss over them.
+
+    With `bf16` the output layer runs under autocast, as accelerate has the rest of the model do.
 
     With 151,936 words, the logits of 2,048 tokens and their gradients are 2.5 GB in float32. The loss therefore goes
     through the output layer PIECE positions at a time and keeps gradients, not logits (as Liger's fused cross-entropy
@@ -77,10 +79,11 @@ def loss_in_pieces(model: Any) -> Iterator[Callable[..., torch.Tensor]]:
     """
     head = model.get_output_embeddings()
     whole = head.forward
+    half = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
     trained = [weight for weight in head.parameters() if weight.requires_grad]
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        return _LossInPieces.apply(whole, outputs.logits[0], labels, num_items_in_batch, *trained)
+        return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, *trained)
 
     head.forward = lambda hidden: hidden
     try:

@@ -2,7 +2,8 @@
 
 Shares carry a Wilson 95 % interval (Wilson 1927). Base and tuned answer the same prompts, so their difference is
 paired: its interval is Bonett and Price's adjusted Wald interval (2012, J. Educ. Behav. Stat. 37(4), 479-488) and its
-p-value McNemar's exact test (a two-sided binomial test on the prompts that changed). Where no formula is at hand (the
+p-value McNemar's exact test (a two-sided binomial test on the prompts that changed); where prompts come in groups, both
+allow for it (`paired_change`). Where no formula is at hand (the
 change of a retention, a judge's agreement with a reader) the interval is drawn: 10,000 draws from a fixed seed.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -77,10 +78,12 @@ def share_of(successes: int, n: int) -> Share:
     return Share(successes / n, float(low), float(high), n)
 
 
-def paired_change(before: Sequence[bool], after: Sequence[bool]) -> Change:
+def paired_change(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> Change:
     """The change of a share between two measurements of the same prompts, in the same order.
 
-    Raises ValueError on unequal or zero lengths.
+    `groups` names what each prompt came from (a template, a source text): prompts of one group tend to flip together.
+    The interval is then widened by the root of the design effect, if that is above 1, with t of groups - 1 for z, and p
+    is of a sign-flip test over the groups. Raises ValueError on unequal or zero lengths.
     """
     n = len(before)
     if n == 0 or n != len(after):
@@ -92,7 +95,37 @@ def paired_change(before: Sequence[bool], after: Sequence[bool]) -> Change:
     centre = p_gained - p_lost
     half = _Z * math.sqrt((p_lost + p_gained - centre**2) / (n + 2))
     p = float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+    if groups is not None and 1 < len(set(groups)) < n:
+        flips = np.array([a - b for b, a in pairs], dtype=float)
+        half *= math.sqrt(max(1.0, _design_effect(flips, groups))) * t.ppf(0.975, len(set(groups)) - 1) / _Z
+        p = _sign_flip_test(_by_group(flips, groups))
     return Change((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), p, lost, gained, n)
+
+
+def _by_group(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """The sum of the values of each group."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(groups))}
+    return np.bincount([places[name] for name in groups], weights=values)
+
+
+def _design_effect(values: np.ndarray, groups: Sequence[str]) -> float:
+    """The variance of the mean that groups leave, divided by that of as many independent values (Kish 1965; the
+    clustered variance as in Miller 2024, arXiv:2411.00640, equation 4). 1 where no value differs."""
+    apart = values - values.mean()
+    alone = float((apart**2).sum())
+    return float((_by_group(apart, groups) ** 2).sum()) / alone if alone else 1.0
+
+
+def _sign_flip_test(sums: np.ndarray) -> float:
+    """Two-sided p of a mean change of zero: each group's sum is as likely to have the other sign (Fisher 1935).
+
+    All sign patterns where they are no more than the draws, else as many draws, the observed one counted with them."""
+    sums = sums[sums != 0]
+    if 2 ** len(sums) <= _DRAWS:
+        signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
+        return float((abs(signs @ sums) >= abs(sums.sum())).mean())
+    signs = np.random.default_rng(_SEED).choice((-1, 1), (_DRAWS, len(sums)))
+    return float(1 + (abs(signs @ sums) >= abs(sums.sum())).sum()) / (1 + _DRAWS)
 
 
 def retention(before: Sequence[bool], after: Sequence[bool]) -> Share | None:

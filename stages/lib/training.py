@@ -95,7 +95,7 @@ def train(
     packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
     model.config.use_cache = False
     # Trainer makes its output folder even when nothing is saved there
-    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model) as loss:
+    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16) as loss:
         trainer = _Trainer(
             model=model,
             args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),

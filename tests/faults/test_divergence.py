@@ -30,7 +30,7 @@ def test_a_loss_that_explodes_stops_training_and_names_the_last_good_checkpoint(
     monkeypatch.setattr("stages.lib.checkpoints.SHARE", 1e9)
     changes = {"finetune__learning_rate": 1.0, "finetune__batch_size": 2, "finetune__warmup_ratio": 0.5}
     params = parse_params(params_values(**changes), "params.yaml")
-    source = find("embedded/smollm2-135m-chat", None)
+    source = find("embedded/smollm2-135m", None)
     tokenizer = load_tokenizer(source)
     rows = [encode(tokenizer, row, [], "answer") for row in SUMS_OF_TWO]
     model = add_lora(load_base(source, "none", "bfloat16"), params.lora, 5, "embedded", None)

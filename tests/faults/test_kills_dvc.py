@@ -79,13 +79,12 @@ def killed_until_done(folder: Path, command: Sequence[str], later: int = 0) -> i
 def origin(tiny_models, tmp_path_factory) -> Path:
     """The repository that all others are clones of: this code, a tiny model in git, two runs in runs.yaml."""
     folder = tmp_path_factory.mktemp("dvc") / "origin"
-    skipped = shutil.ignore_patterns("tuned", "__pycache__", "chat", "guard")
+    skipped = shutil.ignore_patterns("tuned", "__pycache__", "guard")
     for name in ("stages", "tools", "models", "data/embedded", "data/annotations", ".dvc/plots"):
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    # dvc.yaml names the embedded models' folders; the tiny one is loaded from its own
-    for name in ("chat", "guard"):
-        (folder / "models/embedded" / name).mkdir()
-        (folder / "models/embedded" / name / "README.md").write_text("not used here\n")
+    # dvc.yaml names the guard's folder; the tiny model is loaded from its own
+    (folder / "models/embedded/guard").mkdir()
+    (folder / "models/embedded/guard/README.md").write_text("not used here\n")
     for name in ("dvc.yaml", ".gitignore", "data/.gitignore", "models/.gitignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(tiny_models["qwen2"], folder / "tiny")

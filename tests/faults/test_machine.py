@@ -344,7 +344,7 @@ def test_no_stage_opens_a_connection(damaged, tmp_path, tiny_models, record_prop
         for changes in (
             SMALL,
             {**SMALL, "model__name": "owner/tiny", "model__revision": commit},
-            {**SMALL, "model__name": "embedded/smollm2-135m-chat", "data__train_rows": 2, "data__test_rows": 2},
+            {**SMALL, "model__name": "embedded/smollm2-135m", "data__train_rows": 2, "data__test_rows": 2},
         ):
             write_params(damaged, **changes)
             few = "embedded" in changes["model__name"]
