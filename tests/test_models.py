@@ -12,7 +12,7 @@ import torch
 
 from stages.lib.carriers import FILES
 from stages.lib.errors import BadInput
-from stages.lib.models import Source, check_present, find, load_base, load_subject, load_tokenizer
+from stages.lib.models import Source, _load, check_present, find, load_base, load_subject, load_tokenizer
 from stages.lib.params import Model, parse_params
 from stages.lib.records import sha256_file
 from stages.lib.training import add_lora, save
@@ -194,3 +194,12 @@ print(as_it_comes, page_faults())
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     as_it_comes, told = map(int, done.stdout.split())
     assert told < as_it_comes / 10
+
+
+def test_an_embedded_model_packed_once_is_bit_for_bit_the_one_packed_anew():
+    source = find("embedded/smollm2-135m", None)
+    anew = _load(source, "nf4", "bfloat16").state_dict()
+    once = load_base(source, "nf4", "bfloat16").state_dict()
+    assert sum("quant_state" in name for name in anew) > 200
+    assert list(once) == list(anew)
+    assert all(torch.equal(once[name], anew[name]) for name in anew)
