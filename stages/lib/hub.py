@@ -149,8 +149,8 @@ def _explained(error: Exception, kind: str, name: str, revision: str | None) -> 
             return f"{asked}: the hub answers {status}. {again}"
         if "Timeout" in type(each).__name__:  # its HTTP library's, whose name changes with the client's version
             return (
-                f"{asked}: no answer within {constants.HF_HUB_ETAG_TIMEOUT} s (HF_HUB_ETAG_TIMEOUT), or no more of a file "
-                f"within {constants.HF_HUB_DOWNLOAD_TIMEOUT} s (HF_HUB_DOWNLOAD_TIMEOUT). {again}"
+                f"{asked}: no answer within {constants.HF_HUB_ETAG_TIMEOUT} s (HF_HUB_ETAG_TIMEOUT), or no more of a "
+                f"file within {constants.HF_HUB_DOWNLOAD_TIMEOUT} s (HF_HUB_DOWNLOAD_TIMEOUT). {again}"
             )
     return f"{asked}: cannot be downloaded ({reason(error)}). Check the network, and HF_ENDPOINT if it is set. {again}"
 
