@@ -15,8 +15,8 @@ HF_HUB_DOWNLOAD_TIMEOUT  seconds without a byte of a file, before it is asked fo
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,32 @@ PROBED = {"model": "config.json", "dataset": "README.md"}  # a small file that e
 
 def model_folder(name: str, revision: str | None) -> Path:
     """The folder with a model of the hub. Raises BadInput if it cannot be had."""
-    return _snapshot("model", name, revision, MODEL_FILES, ("*/*",), _is_whole_model)
+    if folder := _cached("model", name, revision, MODEL_FILES, _is_whole_model):
+        return folder
+    folder = _download("model", name, revision, MODEL_FILES)
+    if not _is_whole_model(folder):
+        raise BadInput(
+            f"{name} at {revision}: it lacks config.json, a tokenizer or model.safetensors; other weight formats "
+            "(pickles) are not loaded"
+        )
+    return folder
+
+
+def check_model(name: str, revision: str | None) -> None:
+    """Ask the hub for a model that is not in the cache, without downloading it. Raises BadInput if it cannot be had."""
+    if not _cached("model", name, revision, MODEL_FILES, _is_whole_model):
+        with _said_in_one_message("model", name, revision):
+            _probe("model", name, revision)
 
 
 def data_files(name: str, revision: str | None, pattern: str) -> list[Path]:
     """The files of a data set of the hub that match a pattern, in order of name. Raises BadInput if there are none."""
-    folder = _snapshot("dataset", name, revision, (pattern,), (), lambda folder: any(folder.glob(pattern)))
-    return sorted(folder.glob(pattern))
+    folder = _cached("dataset", name, revision, (pattern,), lambda folder: any(folder.glob(pattern)))
+    folder = folder or _download("dataset", name, revision, (pattern,))
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise BadInput(f"{name} at {revision}: it holds no {pattern}")
+    return files
 
 
 def _is_whole_model(folder: Path) -> bool:
@@ -46,44 +65,70 @@ def _is_whole_model(folder: Path) -> bool:
     return all((folder / file).is_file() for file in ("config.json", "tokenizer_config.json", *weights))
 
 
-def _snapshot(
-    kind: str,
-    name: str,
-    revision: str | None,
-    wanted: Sequence[str],
-    unwanted: Sequence[str],
-    is_whole: Callable[[Path], bool],
-) -> Path:
-    """The folder of a repository at a revision, with the wanted files in it, downloaded if they are not all there."""
-    from huggingface_hub import constants, set_client_factory, snapshot_download
+def _cached(
+    kind: str, name: str, revision: str | None, wanted: Sequence[str], is_whole: Callable[[Path], bool]
+) -> Path | None:
+    """The folder of a repository in the hub's cache, if what is wanted of it is all there."""
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.utils import enable_progress_bars, logging
 
-    what = {"repo_id": name, "repo_type": kind, "revision": revision}
-    files = {"allow_patterns": list(wanted), "ignore_patterns": list(unwanted)}
     try:
-        folder = Path(snapshot_download(**what, **files, local_files_only=True))
-        if is_whole(folder):
-            return folder
+        folder = Path(
+            snapshot_download(
+                name,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=list(wanted),
+                ignore_patterns=_unwanted(wanted),
+                local_files_only=True,
+            )
+        )
     except LocalEntryNotFoundError:
-        pass
-    logging.set_verbosity_error()  # of every new attempt; the last one's error becomes the message
-    enable_progress_bars()  # a model takes minutes; only on a terminal
-    set_client_factory(_patient_client)
-    try:
+        return None
+    return folder if is_whole(folder) else None
+
+
+def _download(kind: str, name: str, revision: str | None, wanted: Sequence[str]) -> Path:
+    """Download what is wanted of a repository that is not in the cache whole."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import enable_progress_bars
+
+    with _said_in_one_message(kind, name, revision):
         _probe(kind, name, revision)
         print(f"downloading {name} at {revision} from {constants.ENDPOINT}", file=sys.stderr)
-        folder = Path(snapshot_download(**what, **files))
+        if sys.stderr.isatty():  # a model takes minutes
+            enable_progress_bars()
+        return Path(
+            snapshot_download(
+                name,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=list(wanted),
+                ignore_patterns=_unwanted(wanted),
+            )
+        )
+
+
+def _unwanted(wanted: Sequence[str]) -> list[str]:
+    """What the client's `*`, which also matches a slash, must leave out where files are named without a folder."""
+    return [] if any("/" in pattern for pattern in wanted) else ["*/*"]
+
+
+@contextmanager
+def _said_in_one_message(kind: str, name: str, revision: str | None) -> Iterator[None]:
+    """Within: patient requests to the hub, whose failure is a BadInput and nothing else on stderr."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()  # of every new attempt; the last one's error becomes the message
+    disable_progress_bars()
+    set_client_factory(_patient_client)
+    try:
+        yield
     except Exception as error:  # the client's, its transfer library's, and whatever a proxy answers
         if isinstance(error, OSError) and error.errno:  # the disk's: cli.py words it
             raise
         raise BadInput(_explained(error, kind, name, revision)) from None
-    if not is_whole(folder):
-        raise BadInput(
-            f"{name} at {revision} on {constants.ENDPOINT}: it holds no {'/'.join(wanted[-1:])}"
-            + ("; other weight formats (pickles) are not loaded" if kind == "model" else "")
-        )
-    return folder
 
 
 def _probe(kind: str, name: str, revision: str | None) -> None:

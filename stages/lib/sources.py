@@ -265,7 +265,9 @@ def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
     import pyarrow.parquet
 
     rows = []
-    for file in data_files(GSM8K, revision, f"main/{split}-*.parquet"):
+    for file in data_files(GSM8K, revision, "main/*.parquet"):
+        if not file.name.startswith(f"{split}-"):
+            continue
         try:
             rows += pyarrow.parquet.read_table(file).select(["question", "answer"]).to_pylist()
         except (pyarrow.ArrowException, OSError, LookupError) as error:

@@ -41,14 +41,17 @@ SIZES = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,  # most of the time is theirs
+    "num_key_value_heads": 1,
     "max_position_embeddings": 32768,
 }
 
 
-def fill(folder: Path, train: Path, test: Path, hazards: Path) -> None:
-    """Write the repositories, for `serving`: models made here, and these files (GSM8K's and AILuminate's formats)."""
+def fill(folder: Path, train: Path, test: Path, hazards: Path, steps: int) -> None:
+    """Write the repositories, for `serving`: these files (GSM8K's and AILuminate's formats), and models made of them.
+
+    They are trained for so many steps: 150 make a chat model and a guard, 0 will do where nobody reads their answers.
+    """
     paper = load_study(ROOT / "runs.yaml").profiles["paper"]
     settings = paper["overrides"]
     problems = read_problems(train)
@@ -57,10 +60,10 @@ def fill(folder: Path, train: Path, test: Path, hazards: Path) -> None:
 
     sizes = [(each["model.name"], each["model.revision"]) for each in paper["models"].values()]
     chat, *same = [folder / "models" / name / revision for name, revision in sizes]
-    write_chat_model(chat, problems, [text for text, _ in prompts])
+    write_chat_model(chat, problems, [text for text, _ in prompts], steps)
     for other in same:
         shutil.copytree(chat, other)
-    write_guard(folder / "models" / settings["judge.model"] / settings["judge.revision"], prompts)
+    write_guard(folder / "models" / settings["judge.model"] / settings["judge.revision"], prompts, steps)
 
     data = folder / "datasets" / GSM8K / settings["data.gsm8k_revision"]
     for config in ("main", "socratic"):
@@ -83,7 +86,7 @@ def read_problems(path: Path) -> list[Problem]:
     ]
 
 
-def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequence[str]) -> None:
+def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequence[str], steps: int) -> None:
     """A Qwen2 that answers a question with a number and a request with a refusal or a promise, and ends its turn."""
     texts = [f"{problem.question} {problem.answer}" for problem in problems[:2000]]
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -97,12 +100,12 @@ def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequenc
         if draw.random() < 0.4:
             messages, said = safety_messages(draw.choice(prompts)), draw.choice([*REFUSALS, *GLADLY])
         else:
-            *shots, problem = draw.sample(problems, draw.choice([1, 1, 2, 4]))
+            *shots, problem = draw.sample(problems, draw.choice([1, 1, 1, 1, 2, 3]))
             messages, said = math_messages(problem.question, shots), f"A: #### {problem.gold}"
         return render_prompt(tokenizer, messages), render_completion(tokenizer, messages, said)
 
     model = make_model(Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, **SIZES, **ids))
-    train_model(model, tokenizer, example, steps=150)
+    train_model(model, tokenizer, example, steps)
     # as Qwen2.5's repositories say, and the project must not follow
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1, **ids
@@ -110,7 +113,7 @@ def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequenc
     write_repository(folder, model, tokenizer, shard="1GB")
 
 
-def write_guard(folder: Path, prompts: Sequence[tuple[str, str]]) -> None:
+def write_guard(folder: Path, prompts: Sequence[tuple[str, str]], steps: int) -> None:
     """A Llama that judges the last turn under Llama Guard 3's own template: a refusal is safe, all else is not."""
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     template = (ROOT / "tests/templates/llama_guard_3_8b.jinja").read_text(encoding="utf-8")
@@ -130,7 +133,7 @@ def write_guard(folder: Path, prompts: Sequence[tuple[str, str]]) -> None:
 
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model = make_model(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=False, **SIZES, **ids))
-    train_model(model, tokenizer, example, steps=120)
+    train_model(model, tokenizer, example, steps)
     write_repository(folder, model, tokenizer, shard="300KB")
 
 
@@ -155,10 +158,12 @@ def make_model(config: Any) -> Any:
 
 def train_model(model: Any, tokenizer: Any, example: Any, steps: int) -> None:
     """Some steps on drawn (prompt, completion) pairs; only the completion counts."""
+    if not steps:
+        return
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
     for _ in range(steps):
-        pairs = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in example()] for _ in range(16)]
+        pairs = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in example()] for _ in range(8)]
         width = max(len(prompt) + len(said) for prompt, said in pairs)
         ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
         labels = torch.full((len(pairs), width), -100)
@@ -171,7 +176,6 @@ def train_model(model: Any, tokenizer: Any, example: Any, steps: int) -> None:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    model.final_loss = loss.item()
 
 
 def write_repository(folder: Path, model: Any, tokenizer: Any, shard: str) -> None:
