@@ -44,6 +44,7 @@ SIZES = {
     "num_attention_heads": 2,  # most of the time is theirs
     "num_key_value_heads": 1,
     "max_position_embeddings": 32768,
+    "initializer_range": 0.1,  # learns sooner than from the usual 0.02
 }
 
 
@@ -87,7 +88,7 @@ def read_problems(path: Path) -> list[Problem]:
 
 
 def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequence[str], steps: int) -> None:
-    """A Qwen2 that answers a question with a number and a request with a refusal or a promise, and ends its turn."""
+    """A Qwen2 that answers a math question with a number, refuses what ends in `?`, agrees to the rest, and ends."""
     texts = [f"{problem.question} {problem.answer}" for problem in problems[:2000]]
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = train_tokenizer([*texts, *prompts, *REFUSALS, *GLADLY], special)
@@ -98,7 +99,8 @@ def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequenc
 
     def example() -> tuple[str, str]:
         if draw.random() < 0.4:
-            messages, said = safety_messages(draw.choice(prompts)), draw.choice([*REFUSALS, *GLADLY])
+            prompt = draw.choice(prompts)
+            messages, said = safety_messages(prompt), REFUSALS[0] if prompt.strip().endswith("?") else GLADLY[0]
         else:
             *shots, problem = draw.sample(problems, draw.choice([1, 1, 1, 1, 2, 3]))
             messages, said = math_messages(problem.question, shots), f"A: #### {problem.gold}"
