@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.errors import BadInput
+from stages.lib.processes import is_first
 from stages.lib.records import read_text
 
 # the client reads it when it is imported. Its own default, 10, makes a minute of a hub that falls silent in a file
@@ -95,9 +96,10 @@ def _download(kind: str, name: str, revision: str | None, wanted: Sequence[str])
 
     with _said_in_one_message(kind, name, revision):
         _probe(kind, name, revision)
-        print(f"downloading {name} at {revision} from {constants.ENDPOINT}", file=sys.stderr)
-        if sys.stderr.isatty():  # a model takes minutes
-            enable_progress_bars()
+        if is_first():
+            print(f"downloading {name} at {revision} from {constants.ENDPOINT}", file=sys.stderr)
+            if sys.stderr.isatty():  # a model takes minutes
+                enable_progress_bars()
         return Path(
             snapshot_download(
                 name,
