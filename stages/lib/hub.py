@@ -62,8 +62,11 @@ def data_files(name: str, revision: str | None, pattern: str) -> list[Path]:
 
 def _is_whole_model(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
-    weights = set(json.loads(read_text(index))["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    return all((folder / file).is_file() for file in ("config.json", "tokenizer_config.json", *weights))
+    try:
+        weights = set(json.loads(read_text(index))["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+        return all((folder / file).is_file() for file in ("config.json", "tokenizer_config.json", *weights))
+    except (ValueError, LookupError, TypeError, AttributeError):  # not such an index
+        return False
 
 
 def _cached(
