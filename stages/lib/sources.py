@@ -3,7 +3,8 @@
 embedded  this repository's data/embedded/
 file      the same formats from the paths in data.files (GSM8K JSONL, AILuminate CSV)
 hub       GSM8K from the hub at a pinned revision, the AILuminate demo CSV from its repository at a pinned commit; the
-          benign prompts still come from data.files.benign
+          benign prompts still come from data.files.benign. A mirror of them is named by HF_ENDPOINT (see hub.py) and by
+          AILUMINATE_URL, under which <commit>/<file> lies (default: GitHub's raw files of mlcommons/ailuminate)
 
 GSM8K rows from the hub are hashed as the JSON Lines that OpenAI published (json.dumps of question and answer), so that
 one sha256 covers both homes of the data.
@@ -24,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from stages.lib.errors import BadInput
 from stages.lib.gsm8k import gold_answer
+from stages.lib.hub import data_files, reason
 from stages.lib.params import Data
 from stages.lib.records import (
     NonEmpty,
@@ -36,7 +38,9 @@ from stages.lib.records import (
     sha256_file,
 )
 
-AILUMINATE_URL = "https://raw.githubusercontent.com/mlcommons/ailuminate/{revision}/{file}"
+GSM8K = "openai/gsm8k"
+AILUMINATE = "https://raw.githubusercontent.com/mlcommons/ailuminate"
+ANSWER_WITHIN = 20  # seconds, and between two pieces of the file
 # the files of data/embedded as they are in git; whoever changes one changes its hash here
 EMBEDDED_SHA256 = {
     "train": "47c89d33ba57cff74d5a9bd59fbbb6988be5009f90489c091e62829508ffed1e",
@@ -260,21 +264,34 @@ def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
 
 
 def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
+    import pyarrow.parquet
 
-    try:
-        return load_dataset("openai/gsm8k", "main", split=split, revision=revision).to_list()
-    except (OSError, ValueError, DatasetsError) as error:
-        raise BadInput(f"openai/gsm8k at {revision}: cannot be loaded: {error}") from None
+    rows = []
+    for file in data_files(GSM8K, revision, "main/*.parquet"):
+        if not file.name.startswith(f"{split}-"):
+            continue
+        try:
+            rows += pyarrow.parquet.read_table(file).select(["question", "answer"]).to_pylist()
+        except (pyarrow.ArrowException, OSError, LookupError) as error:
+            raise BadInput(
+                f"{file}: not readable as GSM8K's parquet: {str(error)[:200]}; remove it, and it is downloaded again"
+            ) from None
+    return rows
 
 
 def _ailuminate_from_github(data: Data) -> Path:
     import pooch
 
-    url = AILUMINATE_URL.format(revision=data.ailuminate_revision, file=AILUMINATE_FILE)
+    address = f"{os.environ.get('AILUMINATE_URL', AILUMINATE)}/{data.ailuminate_revision}/{AILUMINATE_FILE}"
     pin = f"sha256:{data.sha256.hazards}" if data.sha256.hazards else None
+    fetch = pooch.HTTPDownloader(timeout=ANSWER_WITHIN)
+    kept = f"{data.ailuminate_revision}-{AILUMINATE_FILE}"  # the same file, wherever it comes from
     try:
-        return Path(pooch.retrieve(url, known_hash=pin, path=cache_folder(), progressbar=False))
+        return Path(pooch.retrieve(address, known_hash=pin, fname=kept, path=cache_folder(), downloader=fetch))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{url}: cannot be fetched: {error}") from None
+        if getattr(error, "errno", None):  # the disk's: cli.py words it
+            raise
+        raise BadInput(
+            f"{address}: cannot be fetched ({reason(error)}). Check data.ailuminate_revision and the network, and run "
+            "this again; AILUMINATE_URL names a mirror"
+        ) from None

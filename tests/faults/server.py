@@ -27,8 +27,8 @@ STAGES = ("prepare", "finetune", "gen_math", "gen_safety", "judge", "report")
 
 
 def main() -> None:
-    import datasets  # noqa: F401
     import peft  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import transformers.trainer  # noqa: F401
 
     for stage in STAGES:
