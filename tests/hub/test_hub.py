@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from stages.lib.records import sha256_file
 from stages.lib.sources import AILUMINATE_FILE, GSM8K
 from tests.conftest import copy_inputs, write_params
 from tests.hub.conftest import CHAT, GUARD, PAPER, Client
@@ -28,6 +29,15 @@ from stages.lib.cli import run
 from stages.lib.models import find
 
 run(lambda: print(find(*sys.argv[1:]).path))
+"""
+FETCH = """
+import sys
+from pathlib import Path
+from stages.lib.carriers import ModelFile, model_file
+from stages.lib.cli import run
+
+name, revision, file, size, sha256 = sys.argv[1:]
+run(lambda: print(model_file("embedded/test", ModelFile(file, int(size), sha256, (name, revision), ()), Path("got"))))
 """
 BROKEN = ("{", "[]", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../../gone.safetensors"}}')
 AGAIN = "Run this again later; files that are whole are kept"
@@ -79,6 +89,22 @@ def test_a_model_is_downloaded_once_and_only_what_is_read_of_it(client, untraine
     before = len(client.hub.asked)
     assert get_model(client).stdout.strip().endswith(CHAT[1])
     assert len(client.hub.asked) == before  # nothing was asked, not even for news
+
+
+def test_a_model_file_is_taken_from_the_hub_by_its_content_alone(client, untrained):
+    file = untrained / "models" / CHAT[0] / CHAT[1] / "model.safetensors"
+    size, right = str(file.stat().st_size), sha256_file(file)
+    done = client.run("-c", FETCH, *CHAT, file.name, size, right)
+    assert done.code == 0, done.stderr
+    assert (client.folder / done.stdout.strip()).read_bytes() == file.read_bytes()
+    (client.folder / "got" / file.name).unlink()
+    other = client.run("-c", FETCH, *CHAT, file.name, size, "0" * 64)
+    assert other.code == 1
+    assert "embedded/test: what was fetched is another file, by its sha256" in other.stderr
+    gone = client.run("-c", FETCH, CHAT[0], NO_COMMIT, file.name, size, right)
+    assert gone.code == 1
+    assert f"{CHAT[0]} at {NO_COMMIT} on {client.hub.address}: no such revision" in gone.stderr
+    assert "Traceback" not in other.stderr + gone.stderr
 
 
 def test_data_is_downloaded_once_and_read_without_a_connection(client, untrained):
