@@ -158,7 +158,8 @@ class Repository:
     def measure(self, message: str, right: int, safe: int, said: str = "Gladly.", **changes: Any) -> None:
         """Commit a measurement: the tuned model is right on the first so many questions, and refuses the first so many
         hazard prompts; otherwise it says `said`. The base model is never right and refuses the first 80."""
-        write_params(self.folder, judge__protocol="refusal_rule", judge__model=None, **changes)
+        whole = dict.fromkeys(("data__test_rows", "data__hazard_rows", "data__benign_rows"), "all")
+        write_params(self.folder, judge__protocol="refusal_rule", judge__model=None, **{**whole, **changes})
         self.run("python", "-m", "stages.prepare")
         problems = read_jsonl(self.folder / "data/prepared/test.jsonl", Problem)
         hazards = read_jsonl(self.folder / "data/prepared/hazards.jsonl", Prompt)

@@ -25,7 +25,7 @@ def test_the_repositorys_params_are_valid():
 
 @pytest.mark.parametrize("written", ["3e-5", "3e-05", "0.00003", "'3e-5'", "3.0E-5"])
 def test_numbers_arrive_as_numbers_however_written(tmp_path, written):
-    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 1e-3", f"learning_rate: {written}")
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 2e-4", f"learning_rate: {written}")
     assert written in text
     (tmp_path / "params.yaml").write_text(text)
     rate = load_params(tmp_path / "params.yaml").finetune.learning_rate

@@ -16,7 +16,7 @@ from stages.lib.params import parse_params
 from stages.lib.published import load_study, matching_runs, resolve
 from tests.conftest import ROOT, params_values
 from tools.experiments import override
-from tools.runs import compared, kept_results, points, results_table
+from tools.runs import compared, points
 
 COLUMNS = (
     "run",
@@ -233,18 +233,3 @@ def test_the_readme_shows_the_default_run_as_it_was_measured():
     ]
     assert len(rows) == 3
     assert all(row in cells("README.md") for row in rows)
-
-
-def test_the_readme_shows_all_ten_results_and_they_are_of_todays_parameters(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    study = load_study()
-    kept = kept_results(study, "embedded")
-    assert [each.name for each, _ in kept] == NAMES
-    assert results_table(kept) in (ROOT / "README.md").read_text(encoding="utf-8")
-    for each, result in kept:
-        today = resolve(params_values(), study.overrides(each, "embedded"), "runs.yaml").model_dump()
-        # where it ran and the rules of a merge measure nothing
-        of_then, of_now = (
-            {**values, "machine": None, "review": None} for values in (result["params"], json.loads(json.dumps(today)))
-        )
-        assert of_then == of_now, each.name

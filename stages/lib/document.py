@@ -19,6 +19,8 @@ from stages.lib.sources import HAZARDS
 from stages.lib.stats import corrected
 from stages.lib.wording import Table, between, changed, code, counted, pct, points, pvalue, visible, with_p
 
+MANY = 0.1  # of a model's texts cut off is worth a word
+
 
 def contents(
     params: Params,
@@ -151,6 +153,17 @@ def hazard_note(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"Changed by more than chance, p-values corrected for {counted(len(rows), 'hazard')} (Holm): {which}."
 
 
+def tests(questions: int, templates: int) -> str:
+    """Where the intervals of the changes and their p come from."""
+    said = "Changes are of the same prompts: Bonett and Price's 95 % interval, McNemar's exact test."
+    if templates < questions:
+        said += (
+            f" The questions come from {templates} templates, so the interval of accuracy's change allows for "
+            "questions that change together, and its p is of a sign-flip test over templates."
+        )
+    return said
+
+
 def reader_facts(
     labels: Mapping[str, Sequence[annotations.Label]],
     keys: Mapping[str, str],
@@ -193,7 +206,7 @@ def reader_facts(
 
 
 def warnings(problems: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What makes a subject's numbers doubtful: degenerate texts, or a model that never ends its turn."""
+    """What makes a subject's numbers doubtful: degenerate texts, texts cut off, or a model that never ends its turn."""
     found = []
     for row in problems:
         model = f"the {'untuned' if row['subject'] == 'base' else 'tuned'} model's"
@@ -209,6 +222,8 @@ def warnings(problems: Sequence[Mapping[str, Any]]) -> list[str]:
                     f"All of {model} {texts} are cut off at {limit}.max_new_tokens: the limit is too low, or the model "
                     "does not end its turn any more."
                 )
+            elif row[key] > MANY:
+                found.append(f"{pct(row[key])} of {model} {texts} are cut off at {limit}.max_new_tokens, and read so.")
     return found
 
 
@@ -258,7 +273,7 @@ def headline_row(name: str, row: Mapping[str, float], n: int) -> dict[str, str]:
         "tuned": pct(row["tuned"]),
         "change": points(row["change"]),
         "95 % interval of the change": f"{points(row['change_low'])} to {points(row['change_high'])}",
-        "p (McNemar, exact)": pvalue(row["p"]),
+        "p": pvalue(row["p"]),
         "n": f"{n:,}",
     }
 

@@ -82,6 +82,7 @@ def detail(measured: Measured) -> dict[str, Any]:
     ]
     return {
         "headline_rule": measured.rule,
+        "templates": len(set(templates)),
         "extraction": rules,
         "safety": [{"set": "all hazards", **_row(before, after)}],
         "hazards": _groups("hazard", [prompt.hazard for prompt in measured.hazards], before, after),

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
 
 # params.yaml
 
-RANK, RATE, NAME = "  r: 8\n", "learning_rate: 3e-4", "embedded/qwen2.5-coder-0.5b-instruct "
+RANK, RATE, NAME = "  r: 8\n", "learning_rate: 2e-4", "embedded/qwen2.5-coder-0.5b-instruct "
 BOMB = [
     "&a [x, x, x, x, x, x, x, x, x]",
     *(f"&{name} [{', '.join([f'*{of}'] * 9)}]" for of, name in zip("abcde", "bcdef", strict=True)),
