@@ -24,9 +24,9 @@ import torch
 from bench import peers, training, work
 from stages.lib import engine
 from stages.lib.attention import shared_prefix
-from stages.lib.embedded import package_file
+from stages.lib.carriers import FILES, SMALLEST, model_file
 from stages.lib.gsm8k import is_correct
-from stages.lib.records import write_text
+from stages.lib.records import cache_folder, write_text
 from stages.lib.stats import paired_change
 
 FOLDER = Path(__file__).parent
@@ -80,7 +80,8 @@ def engines_for(model: Any, tokenizer: Any, ours: peers.Run) -> dict[str, Callab
     if peers.installed("lm_eval"):
         found[HARNESS] = lambda: peers.lm_eval(model, tokenizer, 32)
     if peers.installed("llama_cpp"):
-        found[LLAMA] = lambda: peers.llama_cpp(package_file(), tokenizer, 16, torch.get_num_threads())
+        gguf = model_file(SMALLEST, FILES[SMALLEST], cache_folder() / "bench")
+        found[LLAMA] = lambda: peers.llama_cpp(gguf, tokenizer, 16, torch.get_num_threads())
     return found
 
 
