@@ -3,8 +3,9 @@
     python -m stages.finetune
 
 LoRA on a frozen base model, 4-bit NF4 if model.quantization says so; lora.enabled: false tunes all weights. Costs about
-0.3 s per 100 tokens of training text for the embedded model on two CPU cores; examples are computed once per update.
-Killed at any moment, the same command goes on from the last checkpoint.
+half a second per 100 tokens of training text for the default model on two CPU cores with AMX, two seconds without, and
+4.3 GiB of memory; examples are computed once per update. Killed at any moment, the same command goes on from
+the last checkpoint.
 """
 
 import json

@@ -84,6 +84,21 @@ def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
 
+def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch):
+    tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
+    batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], 0)
+    model = tuned(tiny_models["qwen2"])
+    head, seen = model.get_output_embeddings(), []
+    whole = head.forward
+    monkeypatch.setattr(head, "forward", lambda states: seen.append(len(states)) or whole(states))
+    monkeypatch.setattr("stages.lib.packing.PIECE", 100)
+    labels = batch.pop("labels")
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        in_pieces(model(**batch), labels, labels[1].sum()).backward()
+    assert max(seen) == 100
+    assert sum(seen) == labels.shape[1] > 300
+
+
 def test_a_whole_optimizer_step_is_packed_if_it_fits():
     assert rows_per_pack([840] * 9, 751, batch_size=4, step=4) == 4
     assert rows_per_pack([840] * 9, 751, batch_size=1, step=4) == 4  # 751 + 4 * 89 tokens
