@@ -6,6 +6,7 @@ Whatever goes wrong is one message and exit code 1, soon: it names what was aske
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -16,7 +17,7 @@ from stages.lib.records import sha256_file
 from stages.lib.sources import AILUMINATE_FILE, GSM8K
 from tests.conftest import copy_inputs, write_params
 from tests.hub.conftest import CHAT, GUARD, PAPER, Client
-from tests.hub.server import TOKEN, Entry, Order, serving
+from tests.hub.server import LONGEST, TOKEN, Entry, Order, serving
 
 REVISIONS = {
     "data__gsm8k_revision": PAPER["overrides"]["data.gsm8k_revision"],
@@ -55,8 +56,8 @@ def get_data(client: Client, **environment: str):
     return client.run("-m", "stages.prepare", **environment)
 
 
-def refused(ended, *said: str, within: float = 30) -> None:
-    """It ended with one message, and soon."""
+def refused(ended, *said: str) -> None:
+    """It ended with one message."""
     assert ended.code == 1, ended.stdout + ended.stderr
     lines = ended.stderr.splitlines()
     assert "Traceback" not in ended.stderr
@@ -67,7 +68,6 @@ def refused(ended, *said: str, within: float = 30) -> None:
     for words in said:
         assert words in lines[-1]
     assert len(lines[-1]) < 600
-    assert ended.seconds < within
 
 
 def paths(client: Client) -> list[str]:
@@ -162,10 +162,11 @@ def test_a_repository_that_is_not_there_is_named(client):
 def test_a_hub_that_is_down(untrained, tmp_path):
     with serving(untrained) as hub:
         client = Client(tmp_path, hub)
-    # at once: the client alone tries again for 23 s
-    asked = f"{CHAT[0]} at {CHAT[1]} on {hub.address}: cannot be downloaded"
-    refused(get_model(client), asked, "refused", AGAIN, within=20)
-    refused(get_data(client), f"{GSM8K} at ", "refused", "Check the network, and HF_ENDPOINT if it is set", within=20)
+    model, data = get_model(client), get_data(client)
+    refused(model, f"{CHAT[0]} at {CHAT[1]} on {hub.address}: cannot be downloaded", "refused", AGAIN)
+    refused(data, f"{GSM8K} at ", "refused", "Check the network, and HF_ENDPOINT if it is set")
+    # said at once, before the download, whose client tries again for 23 s
+    assert "downloading" not in model.stderr + data.stderr
 
 
 def test_a_home_of_ailuminate_that_is_down(client):
@@ -173,29 +174,36 @@ def test_a_home_of_ailuminate_that_is_down(client):
     refused(get_data(client, AILUMINATE_URL="http://127.0.0.1:9"), *said)
 
 
-@pytest.mark.parametrize("path", ["", "/tree/", "/large/", AILUMINATE_FILE])
+@pytest.mark.parametrize("path", ["", pytest.param("/tree/", marks=pytest.mark.slow), "/large/", AILUMINATE_FILE])
 def test_a_hub_that_answers_503(client, path):
     client.hub.orders = [Order(path, status=503)]
     said = ("503", "and run this again" if path == AILUMINATE_FILE else AGAIN)
     if path != AILUMINATE_FILE:
-        refused(get_model(client), f"{CHAT[0]} at ", *said, within=60)
+        refused(get_model(client), f"{CHAT[0]} at ", *said)
     if path != "/tree/":  # as for a model, and the client tries it for 23 s
-        refused(get_data(client), client.hub.address, *said, within=60)
+        refused(get_data(client), client.hub.address, *said)
     client.hub.orders = []
     assert get_model(client).code == get_data(client).code == 0
 
 
+@pytest.mark.slow
 def test_a_hub_that_takes_its_time_is_waited_for(client):
     client.hub.orders = [Order(wait=1.5)]
     assert get_model(client).code == get_data(client).code == 0
 
 
+# How long it takes is counted in requests: on a busy machine, seconds say nothing. Each waits for HF_HUB_ETAG_TIMEOUT
+# (10 s), within a file for HF_HUB_DOWNLOAD_TIMEOUT (5 s); AILuminate's for 20 s.
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["model", "data", "AILuminate"])
 def test_a_hub_that_never_answers(client, what):
-    client.hub.orders = [Order(AILUMINATE_FILE if what == "AILuminate" else "", wait=90)]
+    place = AILUMINATE_FILE if what == "AILuminate" else ""
+    client.hub.orders = [Order(place, wait=LONGEST)]
     ended = get_model(client) if what == "model" else get_data(client)
-    refused(ended, client.hub.address, "timed out" if what == "AILuminate" else "no answer within 10 s", within=60)
+    refused(ended, client.hub.address, "timed out" if what == "AILuminate" else "no answer within 10 s")
+    assert len([path for path in paths(client) if place in path]) == 1
 
 
 @pytest.mark.slow
@@ -204,13 +212,16 @@ def test_a_file_that_stalls_in_transfer(client, what):
     place = AILUMINATE_FILE if what == "AILuminate" else "/large/"
     client.hub.orders = [Order(place, stall_after=1000)]
     ended = get_model(client) if what == "model" else get_data(client)
-    refused(ended, client.hub.address, "timed out" if what == "AILuminate" else "of a file within 5 s", within=90)
+    refused(ended, client.hub.address, "timed out" if what == "AILuminate" else "of a file within 5 s")
+    times = Counter(path for path in paths(client) if place in path)
+    assert max(times.values()) == (1 if what == "AILuminate" else 6)
 
 
 @pytest.mark.slow
 def test_a_list_of_files_that_never_comes(client):
-    client.hub.orders = [Order("/tree/", wait=90)]  # the client by itself would wait for ever
-    refused(get_model(client, HF_HUB_ETAG_TIMEOUT="3", HF_HUB_DOWNLOAD_TIMEOUT="2"), f"{CHAT[0]} at ", within=90)
+    client.hub.orders = [Order("/tree/", wait=LONGEST)]  # the client by itself would wait for ever
+    refused(get_model(client, HF_HUB_ETAG_TIMEOUT="3", HF_HUB_DOWNLOAD_TIMEOUT="2"), f"{CHAT[0]} at ", "within 3 s")
+    assert len([path for path in paths(client) if "/tree/" in path]) == 6
 
 
 def test_a_file_cut_off_in_transfer_goes_on_where_it_broke_off(client, tmp_path):
@@ -226,6 +237,7 @@ def test_a_file_cut_off_in_transfer_goes_on_where_it_broke_off(client, tmp_path)
     assert (Path(ended.stdout.strip()) / more.name).read_bytes() == more.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_file_cut_off_every_time_is_one_message_and_starts_again_when_the_hub_is_well(client):
     client.hub.orders = [Order(f"/large/|{AILUMINATE_FILE}", cut_after=0)]
     refused(get_model(client), f"{CHAT[0]} at ", "cannot be downloaded", AGAIN)
