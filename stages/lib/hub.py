@@ -24,8 +24,10 @@ from stages.lib.errors import BadInput
 from stages.lib.processes import is_first
 from stages.lib.records import read_text
 
-# the client reads it when it is imported. Its own default, 10, makes a minute of a hub that falls silent in a file
+# The client reads these when it is imported. Its own 10 s make a minute of a hub that falls silent in a file; and with
+# telemetry it tells the hub by which tools it is run, after asking for a list of them.
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "5")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 MODEL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "model*.safetensors")  # by name, not in folders
 PROBED = {"model": "config.json", "dataset": "README.md"}  # a small file that every repository of a kind should have
 

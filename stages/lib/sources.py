@@ -265,9 +265,10 @@ def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
 
 
 def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from datasets.exceptions import DatasetsError
 
+    disable_progress_bars()
     files = [str(file) for file in data_files(GSM8K, revision, "main/*.parquet") if file.name.startswith(f"{split}-")]
     if not files:
         raise BadInput(f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet")

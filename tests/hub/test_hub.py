@@ -52,7 +52,11 @@ def get_data(client: Client, **environment: str):
     """prepare, with data.source: hub."""
     if not (client.folder / "params.yaml").exists():
         copy_inputs(client.folder)
-        write_params(client.folder, data__source="hub", data__train_rows=64, **REVISIONS)
+        rows = {
+            "data__train_rows": 64,
+            **dict.fromkeys(("data__test_rows", "data__hazard_rows", "data__benign_rows"), "all"),
+        }
+        write_params(client.folder, data__source="hub", **rows, **REVISIONS)
     return client.run("-m", "stages.prepare", **environment)
 
 
