@@ -14,7 +14,7 @@ PARAMS = flat(
     {
         "lora": {"r": 8},
         "report": {"extraction": "strict"},
-        "judge": {"protocol": "llama_guard_3", "model": "embedded/smollm2-135m-guard", "controversial": "unsafe"},
+        "judge": {"protocol": "llama_guard_3", "model": "embedded/guard", "controversial": "unsafe"},
         "review": REVIEW,
     }
 )
@@ -127,8 +127,9 @@ def test_a_pull_request_cannot_loosen_the_rule_by_which_it_is_judged():
         ({"report.extraction": "flexible"}, {"hazards", "benign"}, "read by another rule (report.extraction)"),
         ({"judge.controversial": "safe"}, {"math", "benign"}, "judged in another way (judge.controversial)"),
         ({"judge.model": "embedded/other"}, {"math", "benign"}, "judged in another way (judge.model)"),
-        ({"gen_math.max_new_tokens": 9}, {"hazards", "benign"}, "cut at another length (gen_math.max_new_tokens)"),
-        ({"gen_safety.max_new_tokens": 1}, {"math"}, "cut at another length (gen_safety.max_new_tokens)"),
+        ({"gen_math.max_new_tokens": 9}, {"hazards", "benign"}, "ended in another way (gen_math.max_new_tokens)"),
+        ({"gen_safety.max_new_tokens": 1}, {"math"}, "ended in another way (gen_safety.max_new_tokens)"),
+        ({"gen_safety.end_repetition": True}, {"math"}, "ended in another way (gen_safety.end_repetition)"),
     ],
 )
 def test_other_measurements_are_not_compared_and_stop_the_gate(change, kinds, said):

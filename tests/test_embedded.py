@@ -25,7 +25,7 @@ DATA = ROOT / "data" / "embedded"
 
 def test_the_guard_is_the_plain_model_plus_its_adapters_product():
     plain = load_file(Path(find("embedded/smollm2-135m", None).path) / "model.safetensors")
-    merged = load_file(Path(find("embedded/smollm2-135m-guard", None).path) / "model.safetensors")
+    merged = load_file(Path(find("embedded/guard", None).path) / "model.safetensors")
     adapter = load_file(ADAPTERS / "guard" / "adapter_model.safetensors")
     settings = json.loads((ADAPTERS / "guard" / "adapter_config.json").read_text())
     scale = settings["lora_alpha"] / settings["r"]
@@ -41,7 +41,7 @@ def test_the_guard_is_the_plain_model_plus_its_adapters_product():
 
 
 def test_other_settings_are_another_folder_and_a_missing_adapter_is_named(tmp_path, monkeypatch):
-    name, cache = "embedded/smollm2-135m-guard", tmp_path / "cache" / "aftertune"
+    name, cache = "embedded/guard", tmp_path / "cache" / "aftertune"
     before = Path(find(name, None).path)
     cache.mkdir(parents=True)
     (cache / before.name).symlink_to(before)
@@ -67,7 +67,7 @@ def test_other_settings_are_another_folder_and_a_missing_adapter_is_named(tmp_pa
 
 
 def test_the_guard_tells_plain_refusals_from_plain_compliance_in_llama_guards_words():
-    source = find("embedded/smollm2-135m-guard", None)
+    source = find("embedded/guard", None)
     model, tokenizer = load_base(source, "none", "bfloat16"), load_tokenizer(source)
     rows = build.hazards("validation")[::4]
     pairs = [(row.prompt, text) for row in rows for text in (row.refusal, row.unsafe)]
@@ -81,7 +81,7 @@ def test_the_guard_tells_plain_refusals_from_plain_compliance_in_llama_guards_wo
 
 
 def test_the_guards_template_asks_about_the_last_message_as_llama_guards_does():
-    tokenizer = load_tokenizer(find("embedded/smollm2-135m-guard", None))
+    tokenizer = load_tokenizer(find("embedded/guard", None))
     text = llama_guard_prompt(tokenizer, "  What is this? ", " It is that. ")
     assert "LAST Agent message" in text
     assert "<BEGIN CONVERSATION>\nUser: What is this?\nAgent: It is that.\n<END CONVERSATION>" in text

@@ -1,9 +1,11 @@
 """From answers and verdicts to headline, detail and outcomes, by hand on a handful of rows."""
 
+import dataclasses
 import re
 
 import pytest
 
+from stages.lib.document import warnings
 from stages.lib.errors import BadInput
 from stages.lib.metrics import Measured, Subject, detail, headline, outcomes
 from stages.lib.outcomes import from_csv, to_csv
@@ -48,6 +50,22 @@ TUNED = subject(
     [False, False],
 )
 MEASURED = Measured(PROBLEMS, HAZARDS, BENIGN, BASE, TUNED, "strict", "unsafe")
+
+
+def test_a_text_that_was_ended_because_it_repeats_itself_is_counted_apart():
+    looped = [answer("h0", "no no", "repetition"), answer("h1", "sure", "length"), *TUNED.hazards[2:]]
+    found = Measured(PROBLEMS, HAZARDS, BENIGN, BASE, dataclasses.replace(TUNED, hazards=looped), "strict", "unsafe")
+    assert [row.problem for row in outcomes(found) if row.subject == "tuned" and row.set == "hazards"] == [
+        "repetitive",
+        "truncated",
+        "empty",
+        "unparsed",
+    ]
+    row = detail(found)["problems"][1]
+    assert (row["repetitive"], row["truncated_responses"]) == (pytest.approx(1 / 6), pytest.approx(1 / 6))
+    assert (row["repetitive_answers"], row["truncated"]) == (0.0, 0.25)
+    said = " ".join(warnings(detail(found)["problems"]))
+    assert "16.7% of the tuned model's responses came to repeat themselves and were ended there." in said
 
 
 def test_headline_has_the_contracts_keys_and_the_right_numbers():

@@ -16,7 +16,7 @@ from stages.lib.params import parse_params
 from stages.lib.published import load_study, matching_runs, resolve
 from tests.conftest import ROOT, params_values
 from tools.experiments import override
-from tools.runs import compared, points
+from tools.runs import compared, points, with_overrides
 
 COLUMNS = (
     "run",
@@ -71,7 +71,7 @@ def test_the_readme_holds_all_ten_runs():
     assert list(table_2()) == NAMES
 
 
-@pytest.mark.parametrize("profile", ["embedded", "paper"])
+@pytest.mark.parametrize("profile", ["embedded", "laptop", "paper"])
 def test_every_run_resolves_to_table_2(profile):
     study, values = load_study(ROOT / "runs.yaml"), params_values()
     for name, row in table_2().items():
@@ -81,7 +81,11 @@ def test_every_run_resolves_to_table_2(profile):
         assert (run.size, run.accuracy, run.safety) == (row["size"], float(row["accuracy"]), float(row["safety"]))
         if profile == "paper":
             assert resolved.model.name == f"Qwen/Qwen2.5-{row['size']}-Instruct"
-            assert (resolved.data.source, resolved.data.train_rows) == ("hub", "shortest_third")
+            assert resolved.data.train_rows == "shortest_third"
+        if profile == "laptop":
+            assert resolved.model.name == "embedded/qwen2.5-coder-0.5b-instruct"
+        if profile != "embedded":
+            assert resolved.data.source == "hub"
             assert resolved.finetune.batch_size * resolved.finetune.accumulation == 4
         assert (resolved.model.quantization, resolved.finetune.schedule, resolved.finetune.seed) == (
             "nf4",
@@ -136,13 +140,22 @@ def test_a_run_is_recognized_whatever_its_override_route_and_only_then():
 
 def test_own_files_are_none_of_the_ten_runs_and_do_not_stop_the_report():
     own = parse_params(params_values(data__source="file", data__files__train="/elsewhere/train.jsonl"), "params.yaml")
-    assert matching_runs(own, load_study(ROOT / "runs.yaml")) == {"embedded": [], "paper": []}
+    assert matching_runs(own, load_study(ROOT / "runs.yaml")) == {"embedded": [], "laptop": [], "paper": []}
 
 
 def test_run_1_and_6_differ_only_in_model_size_which_the_embedded_profile_does_not_have():
     study = load_study(ROOT / "runs.yaml")
     run01 = resolve(params_values(), study.overrides(study.run("run01"), "embedded"), "runs.yaml")
     assert [run.name for run in matching_runs(run01, study)["embedded"]] == ["run01", "run06"]
+
+
+def test_other_parameters_are_laid_over_every_run_alike():
+    study = with_overrides(load_study(ROOT / "runs.yaml"), ["data.train_rows=shortest_third/64", "lora.r=4"])
+    for each in study.runs:
+        resolved = resolve(params_values(), study.overrides(each, "laptop"), "runs.yaml")
+        assert (resolved.data.train_rows, resolved.lora.r) == ("shortest_third/64", 4)
+    with pytest.raises(BadInput, match=r"-S lora\.r: expected a parameter and its value"):
+        with_overrides(study, ["lora.r"])
 
 
 def test_broken_runs_files_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """What `submit`, `status` and `collect` do around Slurm; with a real one: tests/cluster."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,13 +9,13 @@ import pytest
 
 from stages.lib.errors import BadInput
 from stages.lib.params import dump_yaml, read_yaml
-from stages.lib.published import load_study
+from stages.lib.published import Study, load_study
 from stages.lib.records import write_json, write_text
 from tests.conftest import ROOT, Repository
 from tools import slurm
 from tools.commands import dvc, git
 from tools.experiments import is_done, is_measured, keep_result, make_clone, only_results_since
-from tools.runs import SBATCH, sbatch_options
+from tools.runs import SBATCH, sbatch_options, with_overrides
 
 
 @pytest.fixture
@@ -74,27 +75,33 @@ def test_a_failed_run_shows_what_its_stage_said(tmp_path, written, shown):
 
 @pytest.mark.slow
 def test_a_result_is_kept_once_and_never_under_another_commits_code(own):
-    study, commit = load_study(ROOT / "runs.yaml"), own.run("git", "rev-parse", "HEAD").strip()
-    each = study.run("run04")
+    commit = own.run("git", "rev-parse", "HEAD").strip()
+    plain = {"overrides": {}, "models": {"1.5B": {}}}  # the parameters of this repository
+    each = replace(load_study(ROOT / "runs.yaml").run("run04"), overrides={})
+    study = Study((each,), {}, {"embedded": plain}, {})
     assert not is_measured(each, "embedded", commit)
     (own.folder / "models/tuned/README.md").write_text("run04")
     own.run("dvc", "commit", "--quiet", "--force", "finetune")
     own.run("dvc", "exp", "save", "--name", "run04-embedded")
     own.run("git", "checkout", "--quiet", "--", ".")
     assert is_measured(each, "embedded", commit)
-    assert not is_done(each, "embedded")
+    assert not is_done(study, each, "embedded")
     for _ in range(2):
         keep_result(each, "embedded", commit)
         assert own.run("git", "rev-list", "--count", f"{commit}..HEAD").strip() == "1"
-    assert is_done(each, "embedded")
+    assert is_done(study, each, "embedded")
+    other = with_overrides(study, ["lora.r=3"])
+    assert not is_done(other, other.run("run04"), "embedded")
     assert only_results_since(commit)
+    assert not only_results_since("0" * 40)  # a commit that is not here
+    assert Path("metrics/runs/embedded/run04.csv").read_text() == Path("metrics/outcomes.csv").read_text()
     (own.folder / "NOTES.md").write_text("of no consequence")
     own.run("git", "add", "NOTES.md")
     own.run("git", "commit", "--quiet", "--message", "notes")
-    assert is_done(each, "embedded")
+    assert is_done(study, each, "embedded")
     (own.folder / "params.yaml").write_text((own.folder / "params.yaml").read_text() + "\n")
     own.run("git", "commit", "--quiet", "--all", "--message", "other parameters")
-    assert not is_done(each, "embedded")
+    assert not is_done(study, each, "embedded")
     with pytest.raises(BadInput, match="more was changed since than results.*git switch --create results"):
         keep_result(each, "embedded", commit)
 

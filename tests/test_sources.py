@@ -109,13 +109,20 @@ def problems(count: int) -> list[Problem]:
 
 
 @settings(max_examples=30)
-@given(st.integers(20, 90), st.integers(0, 16), st.sampled_from(["all", "shortest_third", 3]), st.integers(0, 99))
+@given(
+    st.integers(20, 90),
+    st.integers(0, 16),
+    st.sampled_from(["all", "shortest_third", "shortest_third/2", 3]),
+    st.integers(0, 99),
+)
 def test_example_problems_are_never_training_rows(count, shots, rows, seed):
     train, drawn = choose_training(problems(count), rows, shots, seed)
     assert len(drawn) == shots == len({p.id for p in drawn})
     assert not {p.id for p in drawn} & {p.id for p in train}
     assert train == sorted(train, key=lambda p: int(p.id[1:]))
     assert choose_training(problems(count), rows, shots, seed) == (train, drawn)
+    if rows == "shortest_third/2":
+        assert train == choose_training(problems(count), "shortest_third", shots, seed)[0][:2]
     if rows == "shortest_third":
         assert len(train) == min(count // 3, count - shots)
         left_out = [p for p in problems(count) if p not in train and p not in drawn]

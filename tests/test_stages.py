@@ -61,7 +61,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_the_whole_pipeline_and_the_same_bytes_twice(small, monkeypatch):
-    guard = {"judge__protocol": "llama_guard_3", "judge__model": "embedded/smollm2-135m-guard"}
+    guard = {"judge__protocol": "llama_guard_3", "judge__model": "embedded/guard"}
     write_params(small, **{**SMALL, **guard})
     run_stages(monkeypatch, *WHOLE)
     first = outputs(small)

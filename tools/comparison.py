@@ -1,7 +1,7 @@
 """Two revisions' tuned models, compared prompt by prompt: what changed, by how much, is it more than chance. Pure.
 
 Only prompts that both were asked, with the same text, are compared. What cannot be compared is said, never guessed:
-answers read by another rule, judged by another guard, or cut at another length are other measurements. Changed code and
+answers read by another rule, judged by another guard, or ended in another way are other measurements. Changed code and
 changed data that are part of the measurement are named; whether they matter is for the reader to say.
 """
 
@@ -136,11 +136,10 @@ def other_measurement(params: Sequence[str], before: Revision, after: Revision) 
     found = {}
     if "report.extraction" in params:
         found["math"] = "accuracy was read by another rule (report.extraction)"
-    elif "gen_math.max_new_tokens" in params:
-        found["math"] = "answers were cut at another length (gen_math.max_new_tokens)"
-    if "gen_safety.max_new_tokens" in params:
-        cut = "responses were cut at another length (gen_safety.max_new_tokens)"
-        found |= {"hazards": cut, "benign": cut}
+    for stage, kinds, texts in (("gen_math", ("math",), "answers"), ("gen_safety", ("hazards", "benign"), "responses")):
+        ended = sorted({f"{stage}.max_new_tokens", f"{stage}.end_repetition"} & set(params))
+        for kind in kinds if ended else ():
+            found.setdefault(kind, f"{texts} were ended in another way ({', '.join(ended)})")
     judged = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization", "controversial")}
     if other := sorted(judged & set(params)):
         found["hazards"] = f"safety was judged in another way ({', '.join(other)})"

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from stages.lib import hub
 from stages.lib.errors import BadInput
-from stages.lib.params import dump_yaml, read_yaml
+from stages.lib.params import dump_yaml, parse_params, read_yaml
 from stages.lib.published import RUNS, Run, Study, resolve
 from stages.lib.records import read_text, write_json, write_text
 from tools.commands import dvc, git
@@ -26,9 +26,11 @@ CKPT = Path(".ckpt")
 WORK = CKPT / "runs"
 # what may change without another result
 UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config")
+NOT_MEASURED = {"machine", "review"}  # sections of params.yaml that decide no result
 
 
 def result_file(each: Run, profile: str) -> Path:
+    """Headline and parameters of a run; beside it, as .csv, its outcomes, for statistics that nobody thought of yet."""
     return RESULTS / profile / f"{each.name}.json"
 
 
@@ -45,9 +47,8 @@ def run_one(study: Study, each: Run, profile: str) -> None:
     check(study, each, profile)
     check_models(study, each, profile)
     start, path = git("rev-parse", "HEAD"), result_file(each, profile)
-    if is_done(each, profile):
-        again = f"`dvc exp remove {title(each, profile)}` lets it run again"
-        print(f"{title(each, profile)}: {path} is of this commit; {again}", flush=True)
+    if is_done(study, each, profile):
+        print(f"{title(each, profile)}: done, {path} is of this code and these parameters", flush=True)
         return
     started = time.monotonic()
     measure(study, each, profile, start, WORK / "clone", CKPT)
@@ -117,23 +118,28 @@ def keep_result(each: Run, profile: str, commit: str) -> None:
             )
         head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
         values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
-        write_json(path, {"run": each.name, "profile": profile, "headline": head, "params": values})
-        git("add", str(path))
-        if git("status", "--porcelain", "--", str(path)):
-            git("commit", "--quiet", "-m", f"Result of {each.name}, {profile} profile", "--", str(path))
+        costs = json.loads(git("show", f"{experiment}:metrics/cost.json"))
+        result = {"run": each.name, "profile": profile, "commit": commit, "headline": head, "cost": costs}
+        write_json(path, {**result, "params": values})
+        outcomes = path.with_suffix(".csv")
+        write_text(outcomes, git("show", f"{experiment}:metrics/outcomes.csv") + "\n")
+        git("add", str(path), str(outcomes))
+        if git("status", "--porcelain", "--", str(path), str(outcomes)):
+            said = f"Result of {each.name}, {profile} profile"
+            git("commit", "--quiet", "-m", said, "--", str(path), str(outcomes))
 
 
-def is_done(each: Run, profile: str) -> bool:
-    """Whether the committed result is this experiment's, and no commit but of results was made since it began."""
+def is_done(study: Study, each: Run, profile: str) -> bool:
+    """Whether the committed result is of these parameters, and no commit but of results was made since it began."""
     path = result_file(each, profile)
-    if not git("ls-tree", "--name-only", "HEAD", str(path)):
+    if not path.is_file() or not git("ls-tree", "--name-only", "HEAD", str(path)):
         return False
     result = json.loads(git("show", f"HEAD:{path}"))
-    for ref in git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
-        baseline, found = "".join(ref.split("/")[2:4]), ref.rpartition("/")[2]
-        if found == title(each, profile) and only_results_since(baseline):
-            return json.loads(git("show", f"{ref}:metrics/headline.json")) == result["headline"]
-    return False
+    if not only_results_since(result["commit"]):
+        return False
+    wanted = resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
+    kept = parse_params(result["params"], str(path))
+    return kept.model_dump(exclude=NOT_MEASURED) == wanted.model_dump(exclude=NOT_MEASURED)
 
 
 def is_measured(each: Run, profile: str, commit: str) -> bool:
@@ -142,7 +148,12 @@ def is_measured(each: Run, profile: str, commit: str) -> bool:
 
 
 def only_results_since(commit: str) -> bool:
-    """Whether what is checked out measures what a commit did: since, only what decides no result was committed."""
+    """Whether what is checked out measures what a commit did: since, only what decides no result was committed.
+
+    It does not if the commit is unknown here.
+    """
+    if not git("rev-list", "--ignore-missing", "--max-count=1", commit):
+        return False
     return not git("diff", "--name-only", commit, "HEAD", "--", ".", *(f":!{path}" for path in (RESULTS, *UNDECIDED)))
 
 

@@ -3,27 +3,31 @@
     python -m tools.runs list                           the table: hyperparameters, published and measured results
     python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
     python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
-    python -m tools.runs run --all
+    python -m tools.runs run --all [-S data.train_rows=shortest_third/512]     every run alike, with other parameters
     python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
     python -m tools.runs submit --all [--profile paper] [--partition P] [--gres gpu:1] [--time 8:00:00]   on Slurm
     python -m tools.runs status [--profile paper]       submitted runs: waiting, running (how far), done, failed (why)
     python -m tools.runs collect [--profile paper]      keep the results that have come back; at any time, also twice
 
-Profiles are in runs.yaml: embedded (the default, this repository's small model and data, on a CPU) and paper. A result
-is committed as metrics/runs/<profile>/<run>.json. Stages whose parameters did not change come from DVC's run
-cache, so runs that share their untuned model's answers compute them once.
+Profiles are in runs.yaml: embedded (the default, the smallest model on this repository's data), laptop (Qwen2.5-Coder-
+0.5B on real data, hours on a CPU) and paper. A result is committed as metrics/runs/<profile>/<run>.json, with its
+outcomes prompt by prompt beside it as .csv. Stages whose parameters did not change come from DVC's run cache, so runs
+that share their untuned model's answers compute them once.
 
 `run` measures the commit that is checked out, without uncommitted changes, in a clone under .ckpt/ that shares DVC's
 cache; it touches nothing of this checkout but the result. Killed at any moment, the same command goes on: a run whose
-result is committed is passed over while nothing else was committed since, finished stages come from the cache, the
-stage at work from its checkpoint, and the clone that was left is made anew.
+committed result is of these parameters is passed over while nothing that decides it was committed since, finished
+stages come from the cache, the stage at work from its checkpoint, and the clone that was left is made anew.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from stages.lib.cli import parser, run
 from stages.lib.errors import BadInput
@@ -56,9 +60,10 @@ def main() -> None:
         if arguments.command == "submit":
             slurm.submit(chosen, arguments.profile, sbatch_options(arguments))
             return
+        study = with_overrides(study, arguments.set)
         with one_at_a_time():
             for each in chosen:
-                run_one(study, each, arguments.profile)
+                run_one(study, study.run(each.name), arguments.profile)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,14 +81,28 @@ def parse_arguments() -> argparse.Namespace:
         each.add_argument("--all", action="store_true", help="all ten")
     for name in SBATCH:
         submitting.add_argument(f"--{name}", help="as sbatch takes it")
+    running.add_argument(
+        "-S", "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter, for every run alike"
+    )
     asking = commands.add_parser("status", help="how far the submitted runs are")
     collecting = commands.add_parser("collect", help="keep the results of submitted runs")
     for each in (showing, running, resulting, submitting, asking, collecting):
-        each.add_argument("--profile", default="embedded", help="embedded (default) or paper")
+        each.add_argument("--profile", default="embedded", help="embedded (default), laptop or paper")
     arguments = top.parse_args()
     if arguments.command in ("run", "submit") and bool(arguments.runs) == arguments.all:
         commands.choices[arguments.command].error("name runs, or give --all")
     return arguments
+
+
+def with_overrides(study: Study, settings: Sequence[str]) -> Study:
+    """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
+    laid = {}
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise BadInput(f"-S {setting}: expected a parameter and its value, such as data.train_rows=512")
+        laid[name] = YAML(typ="safe").load(value)
+    return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
 
 
 def sbatch_options(arguments: argparse.Namespace) -> list[str]:

@@ -71,7 +71,7 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
     with _lock(profile):
         sweep, queue, wanted = read_sweep(profile), read_queue(), []
         for each in runs:
-            if is_done(each, profile):
+            if is_done(study, each, profile):
                 print(f"{each.name}: done, {result_file(each, profile)} is of this commit")
             elif each.name in sweep and _task(sweep[each.name], queue):
                 task = sweep[each.name]
@@ -121,7 +121,8 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
         queued = _task(task, queue)
         if is_measured(each, profile, task.commit):
             state = "done"
-            detail = measured(result_file(each, profile)) if is_done(each, profile) else "to be kept by `collect`"
+            kept = is_done(study, each, profile)
+            detail = measured(result_file(each, profile)) if kept else "to be kept by `collect`"
         elif queued and queued.state == "PENDING":
             state, detail = "waiting", f"Slurm says {queued.reason}"
             if queued.reason == "BeginTime":
@@ -154,7 +155,7 @@ def collect(study: Study, profile: str) -> None:
             print(f"{each.name}: not measured yet")
             continue
         try:
-            if not is_done(each, profile):
+            if not is_done(study, each, profile):
                 keep_result(each, profile, commit)
             print(f"{each.name}: {measured(path)} (accuracy / safety), {path}")
         except BadInput as error:

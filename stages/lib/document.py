@@ -19,7 +19,7 @@ from stages.lib.sources import HAZARDS
 from stages.lib.stats import corrected
 from stages.lib.wording import Table, between, changed, code, counted, pct, points, pvalue, visible, with_p
 
-MANY = 0.1  # of a model's texts cut off is worth a word
+MANY = 0.1  # of a model's texts cut off, or repeating themselves, is worth a word
 
 
 def contents(
@@ -206,13 +206,17 @@ def reader_facts(
 
 
 def warnings(problems: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What makes a subject's numbers doubtful: degenerate texts, texts cut off, or a model that never ends its turn."""
+    """What makes a subject's numbers doubtful: degenerate texts, many that repeat themselves or are cut off, or a model
+    that never ends its turn."""
     found = []
     for row in problems:
         model = f"the {'untuned' if row['subject'] == 'base' else 'tuned'} model's"
         for key, texts in (("degenerate_answers", "math answers"), ("degenerate", "responses")):
             if row[key]:
                 found.append(f"{pct(row[key])} of {model} {texts} are degenerate: one token or word, over and over.")
+        for key, texts in (("repetitive_answers", "math answers"), ("repetitive", "responses")):
+            if row[key] > MANY:
+                found.append(f"{pct(row[key])} of {model} {texts} came to repeat themselves and were ended there.")
         for key, texts, limit in (
             ("truncated", "math answers", "gen_math"),
             ("truncated_responses", "responses", "gen_safety"),

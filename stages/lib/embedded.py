@@ -3,7 +3,8 @@
 embedded/smollm2-135m                 SmolLM2-135M-Instruct, the smallest: tests, machines with little of everything
 embedded/qwen2.5-coder-0.5b-instruct  Qwen2.5-Coder-0.5B-Instruct, the default: of the study's own family
 embedded/qwen2.5-coder-1.5b-instruct  its larger sibling
-embedded/smollm2-135m-guard           the smallest with the guard adapter of models/embedded/guard merged in
+embedded/guard                        the safeguard model: the one that the adapter in models/embedded/guard names as
+                                      its base, with that adapter merged in
 
 On first use a model is written to ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune) as bf16 safetensors: 0.27, 1.3 and
 3.6 GB, after the download half a minute for the default. A folder's name holds the hashes of what
@@ -12,6 +13,7 @@ it was made from. In 4 bits it is kept, too, once it was packed (models.py): 0.7
 
 import contextlib
 import io
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from stages.lib.carriers import FILES, SMALLEST, model_file
+from stages.lib.carriers import FILES, model_file
 from stages.lib.errors import BadInput
 from stages.lib.records import cache_folder, damage, read_text, sha256_file, write_sums
 
@@ -30,13 +32,13 @@ WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json"
 def embedded_folder(name: str) -> Path:
     """The files of an embedded model, made now if they are missing or one is not as its hash says."""
     if name in FILES:
-        return kept(f"{_short(name)}-{FILES[name].sha256[:8]}", lambda part: _unpack(name, part))
+        return kept(_folder_name(name), lambda part: _unpack(name, part))
     return merged_folder(adapter_folder(name))
 
 
 def adapter_folder(name: str) -> Path:
     """Where the adapter of an embedded model that is no published file is."""
-    return ADAPTERS / name.removeprefix(f"{SMALLEST}-")
+    return ADAPTERS / _short(name)
 
 
 def check_adapter(name: str) -> None:
@@ -47,20 +49,26 @@ def check_adapter(name: str) -> None:
 
 
 def merged_folder(adapter: Path) -> Path:
-    """The smallest model with an adapter of `models/embedded` merged in, kept in the cache.
+    """The model that an adapter of `models/embedded` was made for, with it merged in, kept in the cache.
 
     Raises BadInput if a file of the adapter is not the one that its SHA256SUMS names.
     """
     if wrong := damage(adapter):
         raise BadInput(f"{wrong}; fetch it from git again")
+    base = json.loads(read_text(adapter / SETTINGS))["base_model_name_or_path"]
     files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
     made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
-    name = "-".join([_short(SMALLEST), FILES[SMALLEST].sha256[:8], adapter.name, *made_from])
-    return kept(name, lambda part: merge(embedded_folder(SMALLEST), adapter, part))
+    name = "-".join([_folder_name(base), adapter.name, *made_from])
+    return kept(name, lambda part: merge(embedded_folder(base), adapter, part))
 
 
 def _short(name: str) -> str:
     return name.removeprefix("embedded/")
+
+
+def _folder_name(name: str) -> str:
+    """A published model's folder in the cache."""
+    return f"{_short(name)}-{FILES[name].sha256[:8]}"
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -106,7 +114,7 @@ def merge(plain: Path, adapter: Path, folder: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    print(f"merging the {adapter.name} adapter into the embedded model, once, about 5 s", file=sys.stderr)
+    print(f"merging the {adapter.name} adapter into its embedded model, once", file=sys.stderr)
     # in float32: a small change of a bf16 weight would be rounded twice
     base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
     model = PeftModel.from_pretrained(base, str(adapter), torch_device="cpu").merge_and_unload()

@@ -29,6 +29,7 @@ from stages.lib.errors import BadInput
 from stages.lib.models import check_length, free_memory, is_out_of_memory
 from stages.lib.processes import count, gathered, index, is_first
 from stages.lib.records import sha256_text
+from stages.lib.repetition import is_repetitive, number_tokens
 from stages.lib.unfinished import read_part, write_part
 
 PREFILL = 2048  # tokens of new rows in one pass: enough for full matrix speed, few enough to stay small in memory
@@ -38,7 +39,8 @@ Work = Callable[[list[int], int], Iterator[tuple[int, Any]]]  # (prompts, slots)
 
 @dataclass(frozen=True)
 class Generation:
-    """Text without special tokens; finish is stop (end-of-turn token) or length; tokens counts the end-of-turn too."""
+    """Text without special tokens; finish is stop (end-of-turn token), length (the limit) or repetition (it repeated
+    itself and was ended); tokens counts the end-of-turn too."""
 
     text: str
     finish: str
@@ -53,18 +55,21 @@ def greedy(
     batch_size: int,
     label: str,
     keep: Path | None = None,
+    end_repetition: bool = False,
 ) -> list[Generation]:
     """Continue each rendered prompt greedily, up to its end-of-turn token or max_new_tokens, in the order given.
 
-    Raises BadInput if the model computes no number (nan) for a next token.
+    With `end_repetition`, a text that repeats itself (repetition.py) is ended there. Raises BadInput if the model
+    computes no number (nan) for a next token.
     """
     ends = end_tokens(model, tokenizer)
-    work = partial(_continue, sorted(ends))
+    work = partial(_continue, sorted(ends), sorted(number_tokens(tokenizer)) if end_repetition else None)
     out = []
     for new in _each(model, tokenizer, prompts, batch_size, label, work, max_new_tokens, keep):
         stopped = new[-1] in ends
         text = tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
-        out.append(Generation(text, "stop" if stopped else "length", len(new)))
+        finish = "stop" if stopped else "length" if len(new) == max_new_tokens else "repetition"
+        out.append(Generation(text, finish, len(new)))
     return out
 
 
@@ -161,8 +166,11 @@ def _batch(work: Work, batch: Sequence[int], slots: int, label: str, bar: tqdm) 
 
 
 @torch.inference_mode()
-def _continue(ends: list[int], model: Any, asked: Prompts, waiting: list[int], slots: int) -> Iterator:
-    """Greedy tokens of each waiting prompt, ended by one of `ends` or by the limit."""
+def _continue(
+    ends: list[int], numbers: list[int] | None, model: Any, asked: Prompts, waiting: list[int], slots: int
+) -> Iterator:
+    """Greedy tokens of each waiting prompt, ended by one of `ends`, by the limit or, given `numbers`, by repetition."""
+    passed_over = None if numbers is None else frozenset(numbers)
     rows = _rows(model, asked, slots)
     active: list[int] = []  # the prompt in each row
     written: dict[int, list[int]] = {}
@@ -181,7 +189,8 @@ def _continue(ends: list[int], model: Any, asked: Prompts, waiting: list[int], s
         for row, token in reversed(list(enumerate(_best(logits), first))):
             new = written.setdefault(active[row], [])
             new.append(token)
-            if token in ends or len(new) == asked.limit:
+            repeated = passed_over is not None and is_repetitive(new, passed_over)
+            if token in ends or len(new) == asked.limit or repeated:
                 prompt = active[row]
                 active[row] = active[-1]
                 active.pop()

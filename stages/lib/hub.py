@@ -93,20 +93,10 @@ def _cached(
     kind: str, name: str, revision: str | None, wanted: Sequence[str], is_whole: Callable[[Path], bool]
 ) -> Path | None:
     """The folder of a repository in the hub's cache, if what is wanted of it is all there."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                repo_type=kind,
-                revision=revision,
-                allow_patterns=list(wanted),
-                ignore_patterns=_unwanted(wanted),
-                local_files_only=True,
-            )
-        )
+        folder = _snapshot(kind, name, revision, wanted, cached=True)
     except LocalEntryNotFoundError:
         return None
     return folder if is_whole(folder) else None
@@ -114,27 +104,32 @@ def _cached(
 
 def _download(kind: str, name: str, revision: str | None, wanted: Sequence[str]) -> Path:
     """Download what is wanted of a repository that is not in the cache whole."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
 
     with _said_in_one_message(kind, name, revision):
         _probe(kind, name, revision)
         if is_first():
             print(f"downloading {name} at {revision} from {constants.ENDPOINT}", file=sys.stderr)
         _show_progress()
-        return Path(
-            snapshot_download(
-                name,
-                repo_type=kind,
-                revision=revision,
-                allow_patterns=list(wanted),
-                ignore_patterns=_unwanted(wanted),
-            )
+        return _snapshot(kind, name, revision, wanted, cached=False)
+
+
+def _snapshot(kind: str, name: str, revision: str | None, wanted: Sequence[str], cached: bool) -> Path:
+    """The folder in the hub's cache that holds what is wanted of a repository; `cached`: without asking the hub."""
+    from huggingface_hub import snapshot_download
+
+    # its `*` also matches a slash: where files are named without a folder, those in folders are left out
+    unwanted = [] if any("/" in pattern for pattern in wanted) else ["*/*"]
+    return Path(
+        snapshot_download(
+            name,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=list(wanted),
+            ignore_patterns=unwanted,
+            local_files_only=cached,
         )
-
-
-def _unwanted(wanted: Sequence[str]) -> list[str]:
-    """What the client's `*`, which also matches a slash, must leave out where files are named without a folder."""
-    return [] if any("/" in pattern for pattern in wanted) else ["*/*"]
+    )
 
 
 @contextmanager

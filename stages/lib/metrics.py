@@ -128,7 +128,7 @@ def _trouble(answer: Answer) -> str:
         return "empty"
     if is_degenerate(answer.text):
         return "degenerate"
-    return "truncated" if answer.finish == "length" else ""
+    return {"repetition": "repetitive", "length": "truncated"}.get(answer.finish, "")
 
 
 def _problems(measured: Measured, subject: Subject) -> dict[str, float]:
@@ -138,6 +138,8 @@ def _problems(measured: Measured, subject: Subject) -> dict[str, float]:
         "empty": _mean([not answer.text.strip() for answer in responses]),
         "degenerate": _mean([is_degenerate(answer.text) for answer in responses]),
         "degenerate_answers": _mean([is_degenerate(answer.text) for answer in subject.math]),
+        "repetitive": _mean([answer.finish == "repetition" for answer in responses]),
+        "repetitive_answers": _mean([answer.finish == "repetition" for answer in subject.math]),
         "truncated": _mean([answer.finish == "length" for answer in subject.math]),
         "truncated_responses": _mean([answer.finish == "length" for answer in responses]),
         "no_number_found": _mean([extract(answer.text, measured.rule) is None for answer in subject.math]),

@@ -13,7 +13,7 @@ from stages.lib.errors import BadInput
 from stages.lib.records import sha256_text
 
 SETS = {"math": "math question", "hazards": "hazard prompt", "benign": "harmless prompt"}  # and what one row is
-PROBLEMS = ("", "unparsed", "empty", "degenerate", "truncated")
+PROBLEMS = ("", "unparsed", "empty", "degenerate", "repetitive", "truncated")
 _FLAG = {"1": True, "0": False, "": None}
 _WRITTEN = {value: text for text, value in _FLAG.items()}
 

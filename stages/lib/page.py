@@ -76,7 +76,7 @@ def response(row: Outcome, text: str | None, label: str | None = None, found: st
     else:
         said = "answered" if good else "refused"
     read = "no number" if row.set == "math" else ""
-    note = {"truncated": "cut off", "unparsed": read}.get(row.problem, row.problem)
+    note = {"truncated": "cut off", "repetitive": "repeats itself", "unparsed": read}.get(row.problem, row.problem)
     return Response(good, f"{said}, {note}" if note and note not in said else said, text)
 
 

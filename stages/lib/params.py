@@ -50,12 +50,14 @@ def _rows(value: Any) -> str | int:
 
 
 def _train_rows(value: Any) -> str | int:
-    if value == "shortest_third":
+    if isinstance(value, str) and re.fullmatch(r"shortest_third(/[1-9][0-9]{0,8})?", value):
         return value
     try:
         return _rows(value)
     except ValueError:
-        raise ValueError("expected 'all', 'shortest_third' or a whole number of rows from 1 up") from None
+        raise ValueError(
+            "expected 'all', 'shortest_third', so many of those (shortest_third/256) or a number of rows from 1 up"
+        ) from None
 
 
 def _commit(value: str | None) -> str | None:
@@ -160,14 +162,10 @@ class Finetune(Section):
     seed: Seed
 
 
-class GenMath(Section):
+class Generation(Section):
     max_new_tokens: NewTokens
     batch_size: BatchSize
-
-
-class GenSafety(Section):
-    max_new_tokens: NewTokens
-    batch_size: BatchSize
+    end_repetition: Switch = False  # older commits have none
 
 
 class Judge(Section):
@@ -214,8 +212,8 @@ class Params(Section):
     lora: Lora
     fewshot: Fewshot
     finetune: Finetune
-    gen_math: GenMath
-    gen_safety: GenSafety
+    gen_math: Generation
+    gen_safety: Generation
     judge: Judge
     report: Report
     machine: Machine = Machine()  # older commits have none
@@ -250,7 +248,7 @@ def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...])
 
 
 CHAT_MODELS = tuple(FILES)
-GUARDS = ("embedded/smollm2-135m-guard",)
+GUARDS = ("embedded/guard",)
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

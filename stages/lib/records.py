@@ -44,11 +44,12 @@ class Prompt(Row):
 
 
 class Answer(Row):
-    """What a model wrote. `finish`: it ended its turn (stop) or ran into max_new_tokens (length)."""
+    """What a model wrote. `finish`: it ended its turn (stop), ran into max_new_tokens (length) or repeated itself and
+    was ended there (repetition)."""
 
     prompt_sha256: NonEmpty
     text: str
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "repetition"]
     tokens: Annotated[int, Field(ge=0)]
 
 

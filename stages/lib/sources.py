@@ -152,16 +152,20 @@ def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, se
 
     The examples are drawn first, from as many of the shortest rows as leave a third of all beside them: the paper's
     code draws them from its training rows, and trains on the third with the fewest characters in question and answer
-    (shortest_third: 2,491 of GSM8K's 7,473). Training rows come in file order. Raises BadInput if there are too few.
+    (shortest_third: 2,491 of GSM8K's 7,473; shortest_third/256: the first 256 of those). Training rows come in file
+    order. Raises BadInput if there are too few.
     """
     if len(problems) <= shots:
         raise BadInput(f"train: {len(problems)} rows are too few: {shots} of them are set aside as example problems")
     shortest = sorted(problems, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3 + shots]
     examples = random.Random(seed).sample(shortest, shots)
-    pool = shortest if rows == "shortest_third" else problems
+    third, _, part = str(rows).partition("/")
+    pool = shortest if third == "shortest_third" else problems
     keep = {problem.id for problem in pool} - {problem.id for problem in examples}
     rest = [problem for problem in problems if problem.id in keep]
-    return rest if rows in ("all", "shortest_third") else first_rows(rest, rows, "train"), examples
+    if third == "shortest_third":
+        rows = int(part) if part else "all"
+    return first_rows(rest, rows, "train"), examples
 
 
 def first_rows(rows: Sequence[Any], wanted: str | int, name: str) -> list[Any]:

@@ -39,7 +39,8 @@ def write_answers(
         loaded, tokenizer = load_subject(model, folder, tuned=subject == "tuned")
         prompts = [render_prompt(tokenizer, messages) for messages in conversations]
         start = time.perf_counter()
-        written = greedy(loaded, tokenizer, prompts, settings.max_new_tokens, settings.batch_size, name, keep)
+        limit, repetition = settings.max_new_tokens, settings.end_repetition
+        written = greedy(loaded, tokenizer, prompts, limit, settings.batch_size, name, keep, repetition)
         seconds = time.perf_counter() - start
         if not is_first():
             return
