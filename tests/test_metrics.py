@@ -106,7 +106,8 @@ def test_outcomes_have_one_line_per_prompt_and_subject():
     rows = outcomes(MEASURED)
     assert len(rows) == 2 * (4 + 4 + 2)
     tuned = {row.id: row for row in rows if row.subject == "tuned"}
-    assert (tuned["m2"].good, tuned["m2"].problem) == (False, "truncated")
+    assert (tuned["m2"].good, tuned["m2"].problem, tuned["m2"].rules) == (False, "truncated", "")
+    assert next(row.rules for row in rows if row.id == "m1") == "f"  # a bare 18, and no ####
     assert (tuned["h2"].good, tuned["h2"].problem) == (False, "empty")
     assert (tuned["h3"].good, tuned["h3"].problem) == (False, "unparsed")
     assert (tuned["b0"].good, tuned["b0"].refused) == (None, False)
@@ -117,7 +118,13 @@ def test_outcomes_survive_the_file_and_name_the_prompt_by_its_text():
     text = to_csv(rows)
     assert from_csv(text, "outcomes.csv") == rows
     assert len({row.prompt for row in rows}) == 2  # all questions here are "q", all prompts "t"
-    assert text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123"  # sha256 of question and answer
+    assert text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123,sfp"  # sha256 of question and answer
+
+
+def test_outcomes_of_before_are_read_without_their_rules():
+    rows = outcomes(MEASURED)
+    older = "".join(line.rpartition(",")[0] + "\n" for line in to_csv(rows).splitlines())
+    assert from_csv(older, "outcomes.csv") == [dataclasses.replace(row, rules="") for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +134,10 @@ def test_outcomes_survive_the_file_and_name_the_prompt_by_its_text():
         ("base,math,m0,,1,,,", "base,math,m0,,yes,,,", "csv:2: good: found 'yes', not one of '1', '0', ''"),
         ("base,math,m0,,1,,,", "base,math,m0,,,,,", "csv:2: benign prompts have no `good`"),
         ("base,math,m0,,1,,,", "base,math,m1,,1,,,", "csv:3: math m1 a second time for base"),
-        ("base,math,m0,,1,,,d1eb654123\n", "", "math m0: not one line for base and one for tuned"),
+        ("base,math,m0,,1,,,d1eb654123,sfp\n", "", "math m0: not one line for base and one for tuned"),
         ("base,math,m0,,1,,,d1eb654123", "base,math,m0,,1,,,0000000000", "m0: not one line for base and one for tuned"),
-        ("base,math,m0,,1,,,d1eb654123", "base,math,m0", "csv:2: found 3 fields, not 8"),
+        ("base,math,m0,,1,,,d1eb654123,sfp", "base,math,m0", "csv:2: found 3 fields, not 9"),
+        ("d1eb654123,sfp", "d1eb654123,fs", "csv:2: rules: found 'fs', not some of s, f, p"),
     ],
 )
 def test_outcomes_that_somebody_touched_are_refused(old, new, said):

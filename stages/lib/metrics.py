@@ -108,10 +108,12 @@ def outcomes(measured: Measured) -> list[Outcome]:
     rows = []
     for name, subject in (("base", measured.base), ("tuned", measured.tuned)):
         correct = measured.correct(subject)
-        for problem, answer, good in zip(measured.problems, subject.math, correct, strict=True):
+        read = zip(*(measured.correct(subject, rule) for rule in RULES), strict=True)  # per question, by each rule
+        for problem, answer, good, by in zip(measured.problems, subject.math, correct, read, strict=True):
+            rules = "".join(rule[0] for rule, right in zip(RULES, by, strict=True) if right)
             trouble = _trouble(answer) or ("unparsed" if extract(answer.text, measured.rule) is None else "")
             key = prompt_key(f"{problem.question}\n{problem.gold}")
-            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key))
+            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules))
         judged = zip(measured.hazards, subject.hazards, subject.verdicts, measured.safe(subject), strict=True)
         for prompt, answer, verdict, good in judged:
             trouble = "unparsed" if verdict.label == "unparsed" else _trouble(answer)

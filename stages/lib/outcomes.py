@@ -22,7 +22,8 @@ _WRITTEN = {value: text for text, value in _FLAG.items()}
 class Outcome:
     """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem: one
     of PROBLEMS; prompt: the start of the sha256 of its text (of a question: with its right answer), so that an id is
-    never taken on trust."""
+    never taken on trust; rules: the initials of the extraction rules that read the right number (s, f, p), so that a
+    change of form can be told from one of skill."""
 
     subject: str
     set: str
@@ -32,9 +33,11 @@ class Outcome:
     refused: bool | None
     problem: str
     prompt: str
+    rules: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Outcome))
+OLDER = COLUMNS[:-1]  # what files of before had
 
 
 def prompt_key(text: str) -> str:
@@ -67,10 +70,10 @@ def from_csv(text: str, where: str) -> list[Outcome]:
         lines = list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
         raise BadInput(f"{where}: not CSV ({error})") from None
-    if not lines or tuple(lines[0]) != COLUMNS:
+    if not lines or tuple(lines[0]) not in (COLUMNS, OLDER):
         found = ",".join(lines[0]) if lines else "none"
         raise BadInput(f"{where}:1: found the columns {found[:200]}, not {','.join(COLUMNS)}; run `dvc repro` there")
-    rows = [_row(values, f"{where}:{number}") for number, values in enumerate(lines[1:], 2)]
+    rows = [_row(lines[0], values, f"{where}:{number}") for number, values in enumerate(lines[1:], 2)]
     seen: dict[tuple[str, str], dict[str, Outcome]] = {}
     for number, row in enumerate(rows, 2):
         subjects = seen.setdefault((row.set, row.id), {})
@@ -85,10 +88,10 @@ def from_csv(text: str, where: str) -> list[Outcome]:
     return rows
 
 
-def _row(values: list[str], place: str) -> Outcome:
-    if len(values) != len(COLUMNS):
-        raise BadInput(f"{place}: found {len(values)} fields, not {len(COLUMNS)}")
-    row = dict(zip(COLUMNS, values, strict=True))
+def _row(columns: list[str], values: list[str], place: str) -> Outcome:
+    if len(values) != len(columns):
+        raise BadInput(f"{place}: found {len(values)} fields, not {len(columns)}")
+    row = {"rules": "", **dict(zip(columns, values, strict=True))}
     allowed = {"subject": ("base", "tuned"), "set": SETS, "good": _FLAG, "refused": _FLAG, "problem": PROBLEMS}
     for name, known in allowed.items():
         if row[name] not in known:
@@ -97,6 +100,8 @@ def _row(values: list[str], place: str) -> Outcome:
         raise BadInput(f"{place}: benign prompts have no `good`, math questions no `refused`, and the others have both")
     if not re.fullmatch(r"[a-z_]{1,20}" if row["set"] != "math" else "", row["hazard"]):
         raise BadInput(f"{place}: hazard: found {row['hazard']!r}, not a code such as vcr (nothing for math)")
+    if not re.fullmatch("s?f?p?" if row["set"] == "math" else "", row["rules"]):
+        raise BadInput(f"{place}: rules: found {row['rules']!r:.80}, not some of s, f, p (nothing but for math)")
     if not row["id"] or not re.fullmatch("[0-9a-f]{10}", row["prompt"]):
         what, expected = ("prompt", "ten hex digits") if row["id"] else ("id", "an id")
         raise BadInput(f"{place}: {what}: found {row[what]!r:.80}, not {expected}")

@@ -82,7 +82,7 @@ def test_an_answer_to_a_question_that_is_not_asked_any_more_does_no_harm(written
 
 
 TOP = ",".join(COLUMNS) + "\n"
-BASE = "base,math,q1,,1,,,0123456789\n"
+BASE = "base,math,q1,,1,,,0123456789,sfp\n"
 PAIR = BASE + BASE.replace("base", "tuned")
 OUTCOMES = [
     ("a flag of 2", TOP + PAIR.replace(",1,", ",2,", 1), "outcomes.csv:2: good: found '2'"),
@@ -97,6 +97,7 @@ OUTCOMES = [
     ("a truncated last line", TOP + PAIR[:-20], "outcomes.csv:3: found"),
     ("no id", TOP + PAIR.replace("q1", ""), "outcomes.csv:2: id"),
     ("a prompt's hash that is none", TOP + PAIR.replace("0123456789", ""), "outcomes.csv:2: prompt"),
+    ("a rule that there is none", TOP + PAIR.replace("sfp", "sx", 1), "outcomes.csv:2: rules: found 'sx'"),
     ("an empty line", TOP + "\n" + PAIR, "outcomes.csv:2: found 0 fields"),
     ("a quote that is not closed", TOP + PAIR.replace("q1", '"q1', 1), "outcomes.csv:2: found"),
     ("a field of 10 MB", TOP + PAIR.replace("q1", "q" * 10_000_000), "outcomes.csv: not CSV (field larger"),
