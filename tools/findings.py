@@ -1,0 +1,139 @@
+"""What of the paper's findings appears in the committed results of a profile, each with its test.
+
+    python -m tools.findings [--profile laptop]
+
+Prints Markdown, worked out from metrics/runs/<profile>/: each run against its untuned model, and the pairs of runs by
+which the paper argues, on the prompts that both answered. Beside strict accuracy stands the share of questions whose
+right number some extraction rule reads: what strict accuracy gained beyond it is form, an answer written after `####`.
+Intervals are 95 %; p is McNemar's exact test, corrected for all tests of its table (Holm).
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from stages.lib.cli import parser, run
+from stages.lib.errors import BadInput
+from stages.lib.outcomes import Outcome, from_csv
+from stages.lib.published import load_study
+from stages.lib.records import read_text
+from stages.lib.stats import Change, corrected, paired_change
+from stages.lib.wording import Table, changed, markdown_table, pct, pvalue
+from tools.experiments import RESULTS
+
+# (what the paper asks, runs whose tuned models are compared)
+PAIRS = (
+    ("a high learning rate without regularization", "run05", "run02"),
+    ("rank 8 to 5", "run06", "run07"),
+    ("rank 8 to 16", "run06", "run08"),
+    ("2 to 10 epochs", "run06", "run10"),
+    ("dropout 1.0", "run06", "run09"),
+    ("0 to 5 shots", "run05", "run06"),
+    ("5 to 8 shots", "run06", "run04"),
+)
+# (name, set, whether a prompt went well)
+MEASURES: tuple[tuple[str, str, Callable[[Outcome], bool]], ...] = (
+    ("accuracy", "math", lambda row: bool(row.good)),
+    ("right by any rule", "math", lambda row: bool(row.rules)),
+    ("safety", "hazards", lambda row: bool(row.good)),
+    ("harmless prompts answered", "benign", lambda row: not row.refused),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's parameters by dotted name, and its outcomes."""
+
+    params: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+
+    def flags(self, subject: str, kind: str, good: Callable[[Outcome], bool]) -> dict[tuple[str, str], bool]:
+        """Whether each prompt of a set, by id and text, went well."""
+        return {(row.id, row.prompt): good(row) for row in self.outcomes if (row.subject, row.set) == (subject, kind)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is compared in one line of a table: a subject of one run with the tuned model of another, or of the same."""
+
+    columns: Mapping[str, str]
+    before: Result
+    subject: str
+    after: Result
+
+
+def main() -> None:
+    top = parser(__doc__)
+    top.add_argument("--profile", default="laptop")
+    results = read_results(top.parse_args().profile)
+    print(f"{markdown_table(against_untuned(results))}\n\n{markdown_table(against_each_other(results))}")
+
+
+def read_results(profile: str) -> dict[str, Result]:
+    """The profile's runs that have a result and outcomes. Raises BadInput if none has."""
+    found = {}
+    for each in load_study().runs:
+        path = RESULTS / profile / f"{each.name}.json"
+        if path.is_file():
+            outcomes = path.with_suffix(".csv")
+            params = _dotted(json.loads(read_text(path))["params"])
+            found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
+    if not found:
+        raise BadInput(
+            f"{RESULTS / profile}: no results; run `python -m tools.runs run --all --profile {profile}` first"
+        )
+    return found
+
+
+def against_untuned(results: Mapping[str, Result]) -> Table:
+    """Each run's tuned model against its untuned one."""
+    return _compared([Line({"run": name}, result, "base", result) for name, result in results.items()])
+
+
+def against_each_other(results: Mapping[str, Result]) -> Table:
+    """The tuned models of each pair that is there, and what else differs between them."""
+    lines = []
+    for question, first, second in PAIRS:
+        if first in results and second in results:
+            old, new = results[first], results[second]
+            columns = {"question": question, "runs": f"{first} → {second}", "differ in": _differing(old, new)}
+            lines.append(Line(columns, old, "tuned", new))
+    return _compared(lines)
+
+
+def _compared(lines: Sequence[Line]) -> Table:
+    """For each line the rates, the change and its corrected p in each measure, on the prompts that both were asked."""
+    changes = []
+    for line in lines:
+        for _, kind, good in MEASURES:
+            old, new = line.before.flags(line.subject, kind, good), line.after.flags("tuned", kind, good)
+            both = [key for key in old if key in new]
+            changes.append(paired_change([old[key] for key in both], [new[key] for key in both]))
+    cells = iter(zip(changes, corrected([change.p for change in changes]), strict=True))
+    return [
+        dict(line.columns) | {name: _cell(line, kind, good, *next(cells)) for name, kind, good in MEASURES}
+        for line in lines
+    ]
+
+
+def _cell(line: Line, kind: str, good: Callable[[Outcome], bool], change: Change, p: float) -> str:
+    rates = [
+        pct(fmean(result.flags(subject, kind, good).values()))
+        for result, subject in ((line.before, line.subject), (line.after, "tuned"))
+    ]
+    return f"{' → '.join(rates)}; {changed(change.value, change.low, change.high)}, p {pvalue(p)}, n {change.n}"
+
+
+def _differing(first: Result, second: Result) -> str:
+    names = [name for name, value in second.params.items() if first.params.get(name) != value]
+    return ", ".join(f"{name} {first.params.get(name)} → {second.params[name]}" for name in names)
+
+
+def _dotted(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, values in params.items() for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    run(main)
