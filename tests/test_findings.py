@@ -58,5 +58,5 @@ def test_pairs_of_runs_say_what_differs_between_them(kept):
 
 def test_no_results_are_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "RESULTS", tmp_path)
-    with pytest.raises(BadInput, match="no results; run `python -m tools.runs run --all --profile laptop` first"):
+    with pytest.raises(BadInput, match="no results; `python -m tools.runs run --all --profile laptop` makes them"):
         findings.read_results("laptop")

@@ -82,7 +82,7 @@ def read_results(profile: str) -> dict[str, Result]:
             found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
     if not found:
         raise BadInput(
-            f"{RESULTS / profile}: no results; run `python -m tools.runs run --all --profile {profile}` first"
+            f"{RESULTS / profile}: no results; `python -m tools.runs run --all --profile {profile}` makes them"
         )
     return found
 
