@@ -110,18 +110,23 @@ def compare(before: Revision, after: Revision) -> Comparison:
 
 def paired(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
     """The outcomes of the prompts of a set that both revisions asked with the same text."""
-    asked = {row.id: row for row in before.outcomes if row.set == kind and row.subject == subject}
-    return [
-        (asked[row.id], row)
-        for row in after.outcomes
-        if row.set == kind and row.subject == subject and row.id in asked and asked[row.id].prompt == row.prompt
-    ]
+    return same_prompts(of_set(before.outcomes, kind, subject), of_set(after.outcomes, kind, subject))
+
+
+def of_set(outcomes: Sequence[Outcome], kind: str, subject: str) -> list[Outcome]:
+    """One subject's outcomes of one set of prompts."""
+    return [row for row in outcomes if row.set == kind and row.subject == subject]
+
+
+def same_prompts(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """The outcomes of what both were asked with the same text, side by side."""
+    asked = {row.id: row for row in before}
+    return [(asked[row.id], row) for row in after if row.id in asked and asked[row.id].prompt == row.prompt]
 
 
 def lacking(before: Revision, after: Revision, kind: str) -> int:
     """How many prompts of `before` were not asked in `after`, or with another text."""
-    asked = sum(row.set == kind and row.subject == "tuned" for row in before.outcomes)
-    return asked - len(paired(before, after, kind, "tuned"))
+    return len(of_set(before.outcomes, kind, "tuned")) - len(paired(before, after, kind, "tuned"))
 
 
 def changed_params(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -21,7 +21,9 @@ from stages.lib.published import load_study
 from stages.lib.records import read_text
 from stages.lib.stats import Change, corrected, paired_change
 from stages.lib.wording import Table, changed, markdown_table, pct, pvalue
+from tools.comparison import changed_params, of_set, same_prompts
 from tools.experiments import RESULTS
+from tools.revisions import flat
 
 # (what the paper asks, runs whose tuned models are compared)
 PAIRS = (
@@ -49,10 +51,6 @@ class Result:
     params: Mapping[str, Any]
     outcomes: Sequence[Outcome]
 
-    def flags(self, subject: str, kind: str, good: Callable[[Outcome], bool]) -> dict[tuple[str, str], bool]:
-        """Whether each prompt of a set, by id and text, went well."""
-        return {(row.id, row.prompt): good(row) for row in self.outcomes if (row.subject, row.set) == (subject, kind)}
-
 
 @dataclass(frozen=True)
 class Line:
@@ -78,7 +76,7 @@ def read_results(profile: str) -> dict[str, Result]:
         path = RESULTS / profile / f"{each.name}.json"
         if path.is_file():
             outcomes = path.with_suffix(".csv")
-            params = _dotted(json.loads(read_text(path))["params"])
+            params = flat(json.loads(read_text(path))["params"])
             found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
     if not found:
         raise BadInput(
@@ -108,31 +106,22 @@ def _compared(lines: Sequence[Line]) -> Table:
     changes = []
     for line in lines:
         for _, kind, good in MEASURES:
-            old, new = line.before.flags(line.subject, kind, good), line.after.flags("tuned", kind, good)
-            both = [key for key in old if key in new]
-            changes.append(paired_change([old[key] for key in both], [new[key] for key in both]))
-    cells = iter(zip(changes, corrected([change.p for change in changes]), strict=True))
-    return [
-        dict(line.columns) | {name: _cell(line, kind, good, *next(cells)) for name, kind, good in MEASURES}
-        for line in lines
-    ]
+            old = of_set(line.before.outcomes, kind, line.subject)
+            pairs = same_prompts(old, of_set(line.after.outcomes, kind, "tuned"))
+            flags = [good(first) for first, _ in pairs], [good(second) for _, second in pairs]
+            changes.append((flags, paired_change(*flags)))
+    corrected_p = corrected([change.p for _, change in changes])
+    cells = iter([_cell(*flags, change, p) for (flags, change), p in zip(changes, corrected_p, strict=True)])
+    return [{**line.columns, **{name: next(cells) for name, _, _ in MEASURES}} for line in lines]
 
 
-def _cell(line: Line, kind: str, good: Callable[[Outcome], bool], change: Change, p: float) -> str:
-    rates = [
-        pct(fmean(result.flags(subject, kind, good).values()))
-        for result, subject in ((line.before, line.subject), (line.after, "tuned"))
-    ]
-    return f"{' → '.join(rates)}; {changed(change.value, change.low, change.high)}, p {pvalue(p)}, n {change.n}"
+def _cell(old: Sequence[bool], new: Sequence[bool], change: Change, p: float) -> str:
+    interval = changed(change.value, change.low, change.high)
+    return f"{pct(fmean(old))} → {pct(fmean(new))}; {interval}, p {pvalue(p)}, n {change.n}"
 
 
 def _differing(first: Result, second: Result) -> str:
-    names = [name for name, value in second.params.items() if first.params.get(name) != value]
-    return ", ".join(f"{name} {first.params.get(name)} → {second.params[name]}" for name in names)
-
-
-def _dotted(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{name}": value for section, values in params.items() for name, value in values.items()}
+    return ", ".join(f"{name} {old} → {new}" for name, old, new in changed_params(first.params, second.params))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ that share their untuned model's answers compute them once.
 
 `run` measures the commit that is checked out, without uncommitted changes, in a clone under .ckpt/ that shares DVC's
 cache; it touches nothing of this checkout but the result. Killed at any moment, the same command goes on: a run whose
-committed result is of these parameters is passed over while nothing that decides it was committed since, finished
-stages come from the cache, the stage at work from its checkpoint, and the clone that was left is made anew.
+committed result is of these parameters is passed over while nothing that decides it was committed since (remove the
+result to run it again), finished stages come from the cache, the stage at work from its checkpoint, and the clone that
+was left is made anew.
 """
 
 import argparse
@@ -55,15 +56,13 @@ def main() -> None:
         print(markdown_table(slurm.status(study, arguments.profile)))
     elif arguments.command == "collect":
         slurm.collect(study, arguments.profile)
+    elif arguments.command == "submit":
+        slurm.submit(chosen(study, arguments), arguments.profile, sbatch_options(arguments))
     else:
-        chosen = study.runs if arguments.all else [study.run(name) for name in arguments.runs]
-        if arguments.command == "submit":
-            slurm.submit(chosen, arguments.profile, sbatch_options(arguments))
-            return
         study = with_overrides(study, arguments.set)
         with one_at_a_time():
-            for each in chosen:
-                run_one(study, study.run(each.name), arguments.profile)
+            for each in chosen(study, arguments):
+                run_one(study, each, arguments.profile)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -92,6 +91,11 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.command in ("run", "submit") and bool(arguments.runs) == arguments.all:
         commands.choices[arguments.command].error("name runs, or give --all")
     return arguments
+
+
+def chosen(study: Study, arguments: argparse.Namespace) -> Sequence[Run]:
+    """The runs that the command line names."""
+    return study.runs if arguments.all else [study.run(name) for name in arguments.runs]
 
 
 def with_overrides(study: Study, settings: Sequence[str]) -> Study:

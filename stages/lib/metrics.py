@@ -107,10 +107,10 @@ def outcomes(measured: Measured) -> list[Outcome]:
     """metrics/outcomes.csv: one row per prompt and subject."""
     rows = []
     for name, subject in (("base", measured.base), ("tuned", measured.tuned)):
-        correct = measured.correct(subject)
         read = zip(*(measured.correct(subject, rule) for rule in RULES), strict=True)  # per question, by each rule
-        for problem, answer, good, by in zip(measured.problems, subject.math, correct, read, strict=True):
-            rules = "".join(rule[0] for rule, right in zip(RULES, by, strict=True) if right)
+        for problem, answer, right in zip(measured.problems, subject.math, read, strict=True):
+            by_rule = dict(zip(RULES, right, strict=True))
+            good, rules = by_rule[measured.rule], "".join(rule[0] for rule in RULES if by_rule[rule])
             trouble = _trouble(answer) or ("unparsed" if extract(answer.text, measured.rule) is None else "")
             key = prompt_key(f"{problem.question}\n{problem.gold}")
             rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules))

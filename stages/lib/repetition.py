@@ -8,7 +8,9 @@ left out, because the items of an endless list are numbered.
 from collections.abc import Collection, Sequence
 from typing import Any
 
-RUN, WINDOW, SHARE = 4, 96, 0.9  # chosen on the validation split: see models/embedded/README.md
+# Set by looking at what the untuned default model writes to the embedded hazard and harmless prompts. On other prompts,
+# the 112 of guard_hazards.jsonl's validation split, they end all 35 texts that ran into 512 tokens, and 1 of 77 others.
+RUN, WINDOW, SHARE = 4, 96, 0.9
 EVERY = 16  # tokens between two looks
 
 
