@@ -17,6 +17,7 @@ from stages.lib import processes
 from stages.lib.errors import BadInput
 
 SUBJECTS = ("base", "tuned")
+GIVE_WAY = 3  # seconds in which a launcher, which looks ten times a second, sees that another process ended first
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE, errno.EFBIG)
 # safetensors, and torch.save, which says no more than that a file is shorter than it should be
 REFUSALS_IN_WORDS = ("(os error 28)", "(os error 30)", "inline_container.cc", "iostream error")
@@ -50,7 +51,8 @@ def _run(main: Callable[[], None]) -> None:
         _end(130, "interrupted; the same command goes on from here")
     except Exception as error:
         if processes.is_loss_of_another(error):
-            sys.exit(1)  # the other one has said why
+            time.sleep(GIVE_WAY)  # the other one's end is the cause, which the launcher says; it ends this one then
+            sys.exit(1)
         if not _refused(error):
             raise
         where = getattr(error, "filename", None) or "a file"
@@ -66,7 +68,7 @@ def _refused(error: Exception) -> bool:
 
 def _end(code: int, message: str) -> None:
     if not processes.is_first():
-        time.sleep(3)  # the first process may say the same, and its launcher then ends this one
+        time.sleep(GIVE_WAY)  # the first process may say the same, and its launcher then ends this one
     # what was found in a file must not steer the terminal
     shown = "".join(c if c in "\n\t" or c.isprintable() else f"[U+{ord(c):04X}]" for c in message)
     with suppress(OSError):  # stderr may be gone as well
