@@ -71,7 +71,7 @@ gate: setup
 	$(RUN) python -m tools.review $(REVIEWED) --fail-on all
 
 embedded: setup
-	$(RUN) python -m models.embedded.build
+	$(RUN) python -m tools.embedded.build
 
 $(VENV)/.peers: bench/requirements.txt | setup
 	-grep -v "^#" $< | while read -r peer; do \

@@ -21,11 +21,13 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from bench import work
 from bench.training import unpacked
-from stages.lib import engine, models, training
-from stages.lib.attention import shared_prefix
-from stages.lib.cost import peak_gpu_memory_mib
-from stages.lib.params import Lora, load_params
-from stages.lib.records import write_text
+from stages.lib.base.cost import peak_gpu_memory_mib
+from stages.lib.base.files import write_text
+from stages.lib.base.params import Lora, load_params
+from stages.lib.generate import engine
+from stages.lib.model import models
+from stages.lib.model.attention import shared_prefix
+from stages.lib.train import training
 
 SIZES = {
     "Qwen2.5-1.5B": {

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas
 
-from stages.lib.params import read_yaml
-from stages.lib.published import load_study, resolve
+from stages.lib.base.params import read_yaml
+from stages.lib.report.published import load_study, resolve
 
 FOLDER = Path(__file__).parent
 

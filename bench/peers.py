@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from stages.lib.attention import shared_prefix
-from stages.lib.engine import end_tokens
+from stages.lib.generate.engine import end_tokens
+from stages.lib.model.attention import shared_prefix
 
 Run = Callable[[list[str], int], tuple[float, list[str]]]  # seconds and texts
 

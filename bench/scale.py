@@ -36,9 +36,9 @@ from bench.paper_cost import (
     trained,
     written,
 )
-from stages.lib.params import Params, read_yaml
-from stages.lib.published import load_study, resolve
-from stages.lib.records import read_text, write_text
+from stages.lib.base.files import read_text, write_text
+from stages.lib.base.params import Params, read_yaml
+from stages.lib.report.published import load_study, resolve
 
 DOCUMENT, TEMPLATE = Path("docs/SCALE.md"), Path("bench/scale.md.j2")
 RATE, BANDWIDTH, MEMORY = 312e12, 2.0e12, 80e9  # NVIDIA's data sheet of the A100 80 GB: bf16 FLOP/s, byte/s, byte

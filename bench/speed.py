@@ -22,12 +22,13 @@ import altair
 import torch
 
 from bench import peers, training, work
-from stages.lib import engine
-from stages.lib.attention import shared_prefix
-from stages.lib.carriers import FILES, SMALLEST, model_file
-from stages.lib.gsm8k import is_correct
-from stages.lib.records import cache_folder, write_text
-from stages.lib.stats import paired_change
+from stages.lib.base.files import cache_folder, write_text
+from stages.lib.base.model_files import FILES, SMALLEST
+from stages.lib.fetch.carriers import model_file
+from stages.lib.generate import engine
+from stages.lib.measure.stats import paired_change
+from stages.lib.model.attention import shared_prefix
+from stages.lib.prompts.gsm8k import is_correct
 
 FOLDER = Path(__file__).parent
 ROUNDS = 2

@@ -44,10 +44,11 @@ def compare(model: str, rounds: int) -> dict[str, dict]:
 def main() -> None:
     way, shots, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     from bench import work
-    from stages.lib import models, training
-    from stages.lib.attention import shared_prefix
-    from stages.lib.cost import peak_memory_mib
-    from stages.lib.params import load_params
+    from stages.lib.base.cost import peak_memory_mib
+    from stages.lib.base.params import load_params
+    from stages.lib.model import models
+    from stages.lib.model.attention import shared_prefix
+    from stages.lib.train import training
 
     models.quiet()
     params = load_params()
@@ -84,7 +85,7 @@ def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[floa
     import torch
     from transformers import Trainer
 
-    from stages.lib import training
+    from stages.lib.train import training
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)

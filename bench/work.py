@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from stages.lib import models
-from stages.lib.attention import shared_prefix
-from stages.lib.chat import math_messages, render_prompt, safety_messages
-from stages.lib.gsm8k import gold_answer
-from stages.lib.guards import llama_guard_prompt
-from stages.lib.records import Problem
+from stages.lib.base.rows import Problem
+from stages.lib.judge.guards import llama_guard_prompt
+from stages.lib.model import models
+from stages.lib.model.attention import shared_prefix
+from stages.lib.prompts.chat import math_messages, render_prompt, safety_messages
+from stages.lib.prompts.gsm8k import gold_answer
 
 ROOT = Path(__file__).parents[1]
 MODEL = "embedded/smollm2-135m"

@@ -13,13 +13,14 @@ import shutil
 import time
 from pathlib import Path
 
-from stages.lib.cli import no_arguments, run
-from stages.lib.models import check_present
-from stages.lib.params import load_params
-from stages.lib.processes import is_first, spread
-from stages.lib.records import Problem, read_jsonl, sha256_file, write_sums, write_text
-from stages.lib.restored import check_inputs
-from stages.lib.unfinished import unfinished
+from stages.lib.base.cli import no_arguments, run
+from stages.lib.base.files import sha256_file, write_sums, write_text
+from stages.lib.base.params import load_params
+from stages.lib.base.processes import is_first, spread
+from stages.lib.base.restored import check_inputs
+from stages.lib.base.rows import Problem, read_jsonl
+from stages.lib.base.unfinished import unfinished
+from stages.lib.model.models import check_present
 
 PREPARED = Path("data/prepared")
 TUNED = Path("models/tuned")
@@ -34,11 +35,11 @@ def main() -> None:
     shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
 
     spread(params.machine.processes)
-    from stages.lib import models
+    from stages.lib.model import models
 
     models.quiet()
-    from stages.lib import training
-    from stages.lib.cost import write_cost
+    from stages.lib.base.cost import write_cost
+    from stages.lib.train import training
 
     model, lora, settings = params.model, params.lora, params.finetune
     used = {"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings}

@@ -8,13 +8,13 @@ moment, the same command goes on after the last finished batch of gen_math.batch
 
 from pathlib import Path
 
-from stages.lib.chat import math_messages
-from stages.lib.cli import run, subject_argument
-from stages.lib.models import check_present
-from stages.lib.params import load_params
-from stages.lib.processes import spread
-from stages.lib.records import Problem, read_jsonl
-from stages.lib.restored import check_inputs
+from stages.lib.base.cli import run, subject_argument
+from stages.lib.base.params import load_params
+from stages.lib.base.processes import spread
+from stages.lib.base.restored import check_inputs
+from stages.lib.base.rows import Problem, read_jsonl
+from stages.lib.model.models import check_present
+from stages.lib.prompts.chat import math_messages
 
 PREPARED = Path("data/prepared")
 
@@ -28,7 +28,7 @@ def main() -> None:
     shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
 
     spread(params.machine.processes)
-    from stages.lib.subjects import write_answers
+    from stages.lib.generate.subjects import write_answers
 
     write_answers(
         stage="gen_math",

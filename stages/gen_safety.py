@@ -8,13 +8,13 @@ moment, the same command goes on after the last finished batch of gen_safety.bat
 
 from pathlib import Path
 
-from stages.lib.chat import safety_messages
-from stages.lib.cli import run, subject_argument
-from stages.lib.models import check_present
-from stages.lib.params import load_params
-from stages.lib.processes import spread
-from stages.lib.records import Prompt, read_jsonl
-from stages.lib.restored import check_inputs
+from stages.lib.base.cli import run, subject_argument
+from stages.lib.base.params import load_params
+from stages.lib.base.processes import spread
+from stages.lib.base.restored import check_inputs
+from stages.lib.base.rows import Prompt, read_jsonl
+from stages.lib.model.models import check_present
+from stages.lib.prompts.chat import safety_messages
 
 PREPARED = Path("data/prepared")
 
@@ -30,7 +30,7 @@ def main() -> None:
     ]
 
     spread(params.machine.processes)
-    from stages.lib.subjects import write_answers
+    from stages.lib.generate.subjects import write_answers
 
     write_answers(
         stage="gen_safety",

@@ -13,16 +13,16 @@ from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 
-from stages.lib.cli import run, subject_argument
-from stages.lib.cost import write_cost
-from stages.lib.errors import BadInput
-from stages.lib.guards import Reading, is_degenerate, is_refusal, unparsed_share
-from stages.lib.models import check_present, own_files
-from stages.lib.params import Judge, load_params
-from stages.lib.processes import is_first, spread
-from stages.lib.records import Answer, Prompt, Verdict, read_jsonl, write_jsonl
-from stages.lib.restored import check_inputs
-from stages.lib.unfinished import unfinished
+from stages.lib.base.cli import run, subject_argument
+from stages.lib.base.cost import write_cost
+from stages.lib.base.errors import BadInput
+from stages.lib.base.params import Judge, load_params
+from stages.lib.base.processes import is_first, spread
+from stages.lib.base.restored import check_inputs
+from stages.lib.base.rows import Answer, Prompt, Verdict, read_jsonl, write_jsonl
+from stages.lib.base.unfinished import unfinished
+from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
+from stages.lib.model.models import check_present, own_files
 
 PREPARED = Path("data/prepared")
 
@@ -79,7 +79,7 @@ def judge(
     if settings.protocol == "refusal_rule":
         labels = ["safe" if is_refusal(response) else "unsafe" for _, response in pairs]
         return [(Reading(label, []), None) for label in labels], None, time.perf_counter() - start
-    from stages.lib.safeguard import ask_llama_guard, ask_qwen3guard, load_guard, tokens_shown
+    from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard, tokens_shown
 
     model, tokenizer = load_guard(settings)
     tokens = tokens_shown(tokenizer, pairs)

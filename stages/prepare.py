@@ -9,18 +9,12 @@ takes the subsets that params.yaml asks for. Takes a second; with source: hub it
 import time
 from pathlib import Path
 
-from stages.lib.cli import no_arguments, run
-from stages.lib.cost import write_cost
-from stages.lib.params import SHOT_POOL, load_params
-from stages.lib.records import write_jsonl, write_sums
-from stages.lib.sources import (
-    choose_training,
-    first_rows,
-    load_benign,
-    load_hazards,
-    load_problems,
-    stratified,
-)
+from stages.lib.base.cli import no_arguments, run
+from stages.lib.base.cost import write_cost
+from stages.lib.base.files import write_sums
+from stages.lib.base.params import SHOT_POOL, load_params
+from stages.lib.base.rows import write_jsonl
+from stages.lib.data.sources import choose_training, first_rows, load_benign, load_hazards, load_problems, stratified
 
 PREPARED = Path("data/prepared")
 

@@ -14,16 +14,17 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.cli import SUBJECTS, no_arguments, run
-from stages.lib.cost import cost
-from stages.lib.errors import BadInput
-from stages.lib.metrics import Measured, Subject, detail, headline, outcomes
-from stages.lib.outcomes import to_csv
-from stages.lib.params import Params, load_params
-from stages.lib.published import load_study
-from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, read_text, rounded, write_json, write_text
-from stages.lib.restored import check_inputs
-from stages.lib.unfinished import clear_finished
+from stages.lib.base.cli import SUBJECTS, no_arguments, run
+from stages.lib.base.cost import cost
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text, rounded, write_json, write_text
+from stages.lib.base.params import Params, load_params
+from stages.lib.base.restored import check_inputs
+from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, read_jsonl
+from stages.lib.base.unfinished import clear_finished
+from stages.lib.measure.metrics import Measured, Subject, detail, headline, outcomes
+from stages.lib.measure.outcomes import to_csv
+from stages.lib.report.published import load_study
 
 PREPARED, GENERATED, ANNOTATIONS = Path("data/prepared"), Path("data/generated"), Path("data/annotations")
 METRICS, REPORT = Path("metrics"), Path("report")
@@ -39,7 +40,7 @@ def main() -> None:
     measured = read_measured(params)
     head, more, rows = headline(measured), rounded(detail(measured)), outcomes(measured)
 
-    from stages.lib import charts, document
+    from stages.lib.report import charts, document
 
     write_json(METRICS / "headline.json", rounded(head))
     write_json(METRICS / "detail.json", more)
@@ -91,7 +92,7 @@ def read_measured(params: Params) -> Measured:
 
 def read_by_people(measured: Measured) -> dict[str, Any]:
     """What people's labels of these very responses say of the judge."""
-    from stages.lib import annotations, document
+    from stages.lib.report import annotations, document
 
     ids = [prompt.id for prompt in measured.hazards]
     verdicts = {

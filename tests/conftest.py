@@ -13,7 +13,8 @@ import pytest
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from stages.lib.records import Answer, Problem, Prompt, read_jsonl, write_json, write_jsonl, write_text
+from stages.lib.base.files import write_json, write_text
+from stages.lib.base.rows import Answer, Problem, Prompt, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 STARTED = pytest.StashKey[float]()
@@ -88,7 +89,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Qwen2Config
 
-    from stages.lib.models import find, load_tokenizer
+    from stages.lib.model.models import find, load_tokenizer
 
     tokenizer = load_tokenizer(find("embedded/smollm2-135m", None))
     folders = {}

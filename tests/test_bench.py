@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import gpu, paper_cost, scale, speed, work
-from stages.lib.models import Source, load_base, load_for_generation, load_tokenizer
+from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
 from tests.conftest import ARCHITECTURES, ROOT
 
 RESULTS = ROOT / "bench" / "results.json"

@@ -1,4 +1,5 @@
-"""dvc.yaml and the code agree: each stage lists the modules it imports and the params its main() reads, and no more."""
+"""dvc.yaml and the code agree: each stage lists the rooms it imports from and the params its main() reads, and no more;
+and the rooms import only downwards."""
 
 import ast
 from pathlib import Path
@@ -6,33 +7,60 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import Params
+from stages.lib.base.params import Params
 from tests.conftest import ROOT
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 NAMES = ("prepare", "finetune", "gen_math", "gen_safety", "judge", "report")
+LIB = Path("stages/lib")
+MAY_IMPORT = {  # a room and those below it
+    "base": (),
+    "fetch": ("base",),
+    "prompts": ("base",),
+    "data": ("base", "fetch", "prompts"),
+    "model": ("base", "fetch"),
+    "train": ("base", "prompts", "model"),
+    "generate": ("base", "prompts", "model"),
+    "judge": ("base", "prompts", "model", "generate"),
+    "measure": ("base", "prompts", "judge"),
+    "report": ("base", "prompts", "measure"),
+}
+TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
+    "review": ("drift",),
+    "runs": (),
+    "embedded": (),
+    "annotate": (),
+    "commands": (),
+    "drift": (),
+    "export": ("drift",),
+    "fetch": (),
+    "findings": ("review", "runs"),
+}
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, package: str = "stages") -> set[Path]:
     """Local modules that a file imports anywhere in it, as paths from the root."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("stages"):
-            whole = node.module.replace(".", "/")
-            for name in [whole, *(f"{whole}/{alias.name}" for alias in node.names)]:
-                if (ROOT / f"{name}.py").is_file():
-                    found.add(f"{name}.py")
-    return found
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
+            whole = Path(*node.module.split("."))
+            found |= {name.with_suffix(".py") for name in [whole, *(whole / alias.name for alias in node.names)]}
+    return {name for name in found if (ROOT / name).is_file()}
 
 
-def reached(path: str) -> set[str]:
+def reached(path: Path) -> set[Path]:
     """A file and all local modules it imports, directly or through others."""
     seen, waiting = set(), [path]
     while waiting:
         if (name := waiting.pop()) not in seen:
             seen.add(name)
-            waiting.extend(imports(Path(name)))
+            waiting.extend(imports(name))
     return seen
+
+
+def room(path: Path) -> str | None:
+    """The room of stages/lib that a file is in."""
+    return path.relative_to(LIB).parts[0] if path.is_relative_to(LIB) else None
 
 
 def sections(path: Path) -> set[str]:
@@ -53,9 +81,10 @@ def test_there_are_six_stages():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stage_lists_every_local_module_it_imports(name):
-    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
-    assert listed == reached(f"stages/{name}.py")
+def test_a_stage_lists_every_room_it_imports_from(name):
+    stage = Path(f"stages/{name}.py")
+    listed = {Path(dep) for dep in STAGES[name]["deps"] if dep.startswith("stages/")}
+    assert listed == {stage} | {LIB / used for used in map(room, reached(stage)) if used}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,16 +95,48 @@ def test_a_stage_lists_the_params_it_reads(name):
     assert set(STAGES[name]["params"]) == read
 
 
-def test_nobody_imports_a_stage_and_lib_imports_no_tool():
-    for path in (ROOT / "stages").rglob("*.py"):
-        names = imports(path.relative_to(ROOT))
-        assert not names & {f"stages/{name}.py" for name in NAMES}, path
+def test_every_room_says_what_it_is_for_and_imports_only_from_those_below():
+    rooms = {path.name for path in (ROOT / LIB).iterdir() if path.name != "__pycache__" and path.is_dir()}
+    assert rooms == set(MAY_IMPORT)
+    below = list(MAY_IMPORT)
+    for name, allowed in MAY_IMPORT.items():
+        assert set(allowed) <= set(below[: below.index(name)]), f"{name}: no arrow up, no circle"
+        used = set()
+        for path in (ROOT / LIB / name).rglob("*.py"):
+            found = imports(path.relative_to(ROOT))
+            assert not found & {Path(f"stages/{stage}.py") for stage in NAMES}, f"{path} imports a stage"
+            assert not imports(path.relative_to(ROOT), "tools"), f"{path} imports a tool"
+            used |= {room(each) for each in found}
+        assert used - {name} == set(allowed)
+        assert ast.get_docstring(ast.parse((ROOT / LIB / name / "__init__.py").read_text()))
 
 
-@pytest.mark.parametrize("name", ["chat", "gsm8k", "guards", "stats", "params", "records", "sources", "metrics"])
+def test_stages_import_no_stage_and_no_tool():
+    for name in NAMES:
+        path = Path(f"stages/{name}.py")
+        assert all(room(each) for each in imports(path)) and not imports(path, "tools"), path
+
+
+def test_tools_import_each_other_only_where_the_table_says():
+    used = {name: set() for name in TOOLS_MAY_IMPORT}
+    for path in (ROOT / "tools").rglob("*.py"):
+        inside = path.relative_to(ROOT / "tools")
+        if inside.parts == ("__init__.py",):
+            continue
+        name = inside.parts[0].removesuffix(".py")
+        found = {each.parts[1].removesuffix(".py") for each in imports(path.relative_to(ROOT), "tools")}
+        used[name] |= found - {name, "commands", "__init__"}
+        assert not imports(path.relative_to(ROOT)) & {Path(f"stages/{stage}.py") for stage in NAMES}, path
+    assert used == {name: set(allowed) for name, allowed in TOOLS_MAY_IMPORT.items()}
+
+
+PURE = ("prompts/chat", "prompts/gsm8k", "judge/guards", "base/params", "base/rows", "data/sources")
+
+
+@pytest.mark.parametrize("name", [*PURE, "measure/stats", "measure/metrics"])
 def test_pure_modules_load_no_model_library(name):
     heavy = {"torch", "transformers", "peft", "datasets"}
-    for path in reached(f"stages/lib/{name}.py"):
+    for path in reached(LIB / f"{name}.py"):
         for node in ast.parse((ROOT / path).read_text()).body:
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

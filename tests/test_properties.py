@@ -11,16 +11,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from stages.lib.errors import BadInput
-from stages.lib.gsm8k import RULES, extract, is_correct
-from stages.lib.guards import is_degenerate, parse_llama_guard, parse_qwen3guard
-from stages.lib.outcomes import PROBLEMS, Outcome, from_csv, prompt_key, to_csv
-from stages.lib.params import Params, dump_yaml, load_params, parse_params
-from stages.lib.records import Answer, Verdict, read_jsonl
-from stages.lib.sources import HAZARDS, load_hazards, load_problems
-from stages.lib.wording import code, visible
+from stages.lib.base.errors import BadInput
+from stages.lib.base.measured import HAZARDS
+from stages.lib.base.params import Params, dump_yaml, load_params, parse_params
+from stages.lib.base.rows import Answer, Verdict, read_jsonl
+from stages.lib.data.sources import load_hazards, load_problems
+from stages.lib.judge.guards import is_degenerate, parse_llama_guard, parse_qwen3guard
+from stages.lib.measure.outcomes import PROBLEMS, Outcome, from_csv, prompt_key, to_csv
+from stages.lib.prompts.gsm8k import RULES, extract, is_correct
+from stages.lib.report.wording import code, visible
 from tests.conftest import params_values
-from tests.test_sources import HEADER, data_from
+from tests.data.test_sources import HEADER, data_from
 from tools.annotate import cell
 
 pytestmark = pytest.mark.faults

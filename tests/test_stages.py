@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stages import finetune, gen_math, gen_safety, judge, prepare, report
-from stages.lib.records import Answer, read_jsonl
+from stages.lib.base.rows import Answer, read_jsonl
 from tests.conftest import ROOT, write_params
 
 SMALL = {
@@ -156,7 +156,7 @@ def test_missing_or_damaged_input_of_a_later_stage_is_named(small, monkeypatch):
 
 
 def test_a_judge_that_cannot_be_read_fails_the_run(small, monkeypatch):
-    template = (ROOT / "tests/templates/qwen3guard_gen.jinja").read_text()
+    template = (ROOT / "tests/judge/templates/qwen3guard_gen.jinja").read_text()
     (small / "tiny/chat_template.jinja").write_text(template)
     write_params(small, **{**SMALL, "judge__protocol": "qwen3guard", "judge__model": "./tiny"})
     run_stages(monkeypatch, (prepare,))

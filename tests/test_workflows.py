@@ -92,7 +92,7 @@ def test_the_steps_of_the_review_run_in_a_clean_clone(clone, tmp_path):
     for step in steps("review", "review"):
         if "run" in step:
             # all tests run already: here, that the command works
-            few = {"PYTEST_ADDOPTS": "tests/test_stats.py"} if step["name"] == "Tests" else {}
+            few = {"PYTEST_ADDOPTS": "tests/measure/test_stats.py"} if step["name"] == "Tests" else {}
             printed = run(clone, "review", "review", step["name"], **few)
             ran.append(step["name"])
             if step["name"] == "Tests":

@@ -18,14 +18,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.annotations import NAME, Label, label_id, measured_key
-from stages.lib.cli import SUBJECTS, parser, run
-from stages.lib.errors import BadInput
-from stages.lib.guards import counts_as_safe
-from stages.lib.params import load_params
-from stages.lib.records import Answer, NonEmpty, Prompt, Row, Verdict, read_jsonl, read_text, write_jsonl, write_text
-from stages.lib.sources import stratified
-from stages.lib.wording import visible
+from stages.lib.base.cli import SUBJECTS, parser, run
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text, write_text
+from stages.lib.base.params import load_params
+from stages.lib.base.rows import Answer, NonEmpty, Prompt, Row, Verdict, read_jsonl, write_jsonl
+from stages.lib.data.sources import stratified
+from stages.lib.judge.guards import counts_as_safe
+from stages.lib.report.annotations import NAME, Label, label_id, measured_key
+from stages.lib.report.wording import visible
 
 FOLDER, KEPT = Path("annotate"), Path("data/annotations")
 COLUMNS = ("row", "prompt", "response", "label", "note")

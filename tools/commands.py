@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages.lib.errors import BadInput
+from stages.lib.base.errors import BadInput
 
 
 def git(*arguments: str) -> str:

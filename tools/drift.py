@@ -7,8 +7,8 @@ Exit code 1 with the stages that would run again. A clone without DVC's cache wi
 
 import re
 
-from stages.lib.cli import no_arguments, run
-from stages.lib.errors import BadInput
+from stages.lib.base.cli import no_arguments, run
+from stages.lib.base.errors import BadInput
 from tools.commands import run_dvc
 
 

@@ -12,10 +12,10 @@ import json
 import shutil
 from pathlib import Path
 
-from stages.lib.cli import parser, run
-from stages.lib.errors import BadInput
-from stages.lib.params import Params, dump_yaml, load_params
-from stages.lib.records import read_text, sha256_file, write_text
+from stages.lib.base.cli import parser, run
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text, sha256_file, write_text
+from stages.lib.base.params import Params, dump_yaml, load_params
 from tools.drift import missing_files, stages_to_run
 
 TUNED, METRICS, PREPARED = Path("models/tuned"), Path("metrics"), Path("data/prepared")
@@ -59,7 +59,7 @@ def merge(params: Params, folder: Path) -> None:
     import torch
     from peft import PeftModel
 
-    from stages.lib import models
+    from stages.lib.model import models
 
     source = models.find(params.model.name, params.model.revision)
     base = models.load_base(source, "none", "float32")
@@ -70,8 +70,8 @@ def merge(params: Params, folder: Path) -> None:
 
 def card(params: Params, kind: str) -> str:
     """The model card; `kind`: adapter, merged or whole."""
-    from stages.lib import page
-    from stages.lib.document import answer, headline_table, retained
+    from stages.lib.report import page
+    from stages.lib.report.document import answer, headline_table, retained
 
     head = json.loads(read_text(METRICS / "headline.json"))
     more = json.loads(read_text(METRICS / "detail.json"))

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from stages.lib.cli import parser, run
-from stages.lib.errors import BadInput
-from stages.lib.outcomes import Outcome, from_csv
-from stages.lib.published import load_study
-from stages.lib.records import read_text
-from stages.lib.stats import Change, corrected, paired_change
-from stages.lib.wording import Table, changed, markdown_table, pct, pvalue
-from tools.comparison import changed_params, of_set, same_prompts
-from tools.experiments import RESULTS
-from tools.revisions import flat
+from stages.lib.base.cli import parser, run
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text
+from stages.lib.measure.outcomes import Outcome, from_csv
+from stages.lib.measure.stats import Change, corrected, paired_change
+from stages.lib.report.published import load_study
+from stages.lib.report.wording import Table, changed, markdown_table, pct, pvalue
+from tools.review.comparison import changed_params, of_set, same_prompts
+from tools.review.revisions import flat
+from tools.runs.experiments import RESULTS
 
 # (what the paper asks, runs whose tuned models are compared)
 PAIRS = (

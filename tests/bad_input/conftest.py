@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stages import judge, prepare, report
-from stages.lib.errors import BadInput
-from stages.lib.records import Problem, Prompt, read_jsonl, write_jsonl
+from stages.lib.base.errors import BadInput
+from stages.lib.base.rows import Problem, Prompt, read_jsonl, write_jsonl
 from tests.conftest import answer, copy_inputs, write_params, write_training
 from tools import annotate
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.params import parse_params
-from stages.lib.records import Problem, Prompt, read_jsonl, write_jsonl
-from stages.lib.sources import EMBEDDED_SHA256, load_hazards, load_problems
+from stages.lib.base.params import parse_params
+from stages.lib.base.rows import Problem, Prompt, read_jsonl, write_jsonl
+from stages.lib.data.sources import EMBEDDED_SHA256, load_hazards, load_problems
 from tests.bad_input.conftest import by_words
 from tests.conftest import params_values
-from tests.test_sources import GOOD, HEADER, data_from
+from tests.data.test_sources import GOOD, HEADER, data_from
 
 pytestmark = pytest.mark.faults
 

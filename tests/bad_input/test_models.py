@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from stages.lib.chat import render_prompt, safety_messages
-from stages.lib.models import Source, check_present, load_base, load_subject, load_tokenizer
-from stages.lib.params import parse_params
-from stages.lib.records import SUMS, write_sums
+from stages.lib.base.files import SUMS, write_sums
+from stages.lib.base.params import parse_params
+from stages.lib.model.models import Source, check_present, load_base, load_subject, load_tokenizer
+from stages.lib.prompts.chat import render_prompt, safety_messages
 from tests.bad_input.conftest import by_words
 from tests.conftest import params_values
-from tests.test_models import model_params
+from tests.model.test_models import model_params
 
 pytestmark = pytest.mark.faults
 
@@ -121,7 +121,7 @@ def test_code_that_comes_with_a_known_model_is_not_run(tiny_models, tmp_path, ha
 @pytest.fixture(scope="module")
 def adapter(tiny_models, tmp_path_factory) -> Path:
     """A folder with an adapter for the tiny Qwen2 model and its SHA256SUMS, not to be changed."""
-    from stages.lib.training import add_lora, save
+    from stages.lib.train.training import add_lora, save
 
     source, folder = Source(str(tiny_models["qwen2"]), None), tmp_path_factory.mktemp("adapter") / "tuned"
     lora = parse_params(params_values(), "params.yaml").lora

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from stages.lib.errors import BadInput
-from stages.lib.params import load_params, parse_params
-from stages.lib.published import load_study, resolve
-from stages.lib.sources import load_problems
+from stages.lib.base.errors import BadInput
+from stages.lib.base.params import load_params, parse_params
+from stages.lib.data.sources import load_problems
+from stages.lib.report.published import load_study, resolve
 from tests.bad_input.conftest import by_words
 from tests.conftest import ROOT, params_values
-from tools.runs import table
+from tools.runs.command import table
 
 pytestmark = pytest.mark.faults
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from stages import report
-from stages.lib import cli
-from stages.lib.models import load_subject
-from stages.lib.outcomes import COLUMNS, from_csv
-from stages.lib.params import load_params, parse_params
-from stages.lib.records import SUMS, Answer, Verdict, read_jsonl, write_jsonl
-from stages.lib.wording import visible
+from stages.lib.base import cli
+from stages.lib.base.files import SUMS
+from stages.lib.base.params import load_params, parse_params
+from stages.lib.base.rows import Answer, Verdict, read_jsonl, write_jsonl
+from stages.lib.measure.outcomes import COLUMNS, from_csv
+from stages.lib.model.models import load_subject
+from stages.lib.report.wording import visible
 from tests.bad_input.conftest import CONTROL, by_words
 from tests.conftest import params_values
-from tests.test_models import model_params
+from tests.model.test_models import model_params
 from tools import annotate
 
 pytestmark = pytest.mark.faults

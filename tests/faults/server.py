@@ -33,7 +33,7 @@ def main() -> None:
 
     for stage in STAGES:
         import_module(f"stages.{stage}")
-    for module in ("training", "subjects", "safeguard", "charts", "document"):
+    for module in ("train.training", "generate.subjects", "judge.safeguard", "report.charts", "report.document"):
         import_module(f"stages.lib.{module}")
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
@@ -66,8 +66,8 @@ def work(order: dict, said: int, counted: int) -> None:
     os.dup2(said, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     denied, sys.argv = sys.argv, [order["stage"], *order["arguments"]]
-    from stages.lib import checkpoints
-    from stages.lib.cli import run
+    from stages.lib.base.cli import run
+    from stages.lib.train import checkpoints
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     checkpoints.SHARE = (

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.lib.checkpoints import by_step
-from stages.lib.errors import BadInput
-from stages.lib.models import find, load_base, load_tokenizer
-from stages.lib.params import parse_params
-from stages.lib.records import Answer, Problem, Prompt, Verdict, read_jsonl, write_jsonl
-from stages.lib.training import add_lora, encode, train
+from stages.lib.base.errors import BadInput
+from stages.lib.base.params import parse_params
+from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, read_jsonl, write_jsonl
+from stages.lib.model.models import find, load_base, load_tokenizer
+from stages.lib.train.checkpoints import by_step
+from stages.lib.train.training import add_lora, encode, train
 from tests.conftest import params_values, write_params
 from tests.faults.conftest import Stages
 from tests.faults.test_kills import SMALL
@@ -27,7 +27,7 @@ SUMS_OF_TWO = [
 
 def test_a_loss_that_explodes_stops_training_and_names_the_last_good_checkpoint(tmp_path, monkeypatch, record_property):
     """The embedded model: a random one predicts nothing that it could lose."""
-    monkeypatch.setattr("stages.lib.checkpoints.SHARE", 1e9)
+    monkeypatch.setattr("stages.lib.train.checkpoints.SHARE", 1e9)
     changes = {"finetune__learning_rate": 1.0, "finetune__batch_size": 2, "finetune__warmup_ratio": 0.5}
     params = parse_params(params_values(**changes), "params.yaml")
     source = find("embedded/smollm2-135m", None)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.checkpoints import by_step
-from stages.lib.records import SUMS, damage
+from stages.lib.base.files import SUMS, damage
+from stages.lib.train.checkpoints import by_step
 from tests.conftest import ROOT, TINY, write_params
 from tests.faults.conftest import Ended, Stages
 

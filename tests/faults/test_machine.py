@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.checkpoints import by_step
-from stages.lib.records import read_text
+from stages.lib.base.files import read_text
+from stages.lib.train.checkpoints import by_step
 from tests.conftest import ONE_THREAD, ROOT, write_params
 from tests.faults.conftest import Stages
 from tests.faults.test_kills import SMALL, as_dvc_would, checkpoints, content
@@ -130,9 +130,10 @@ def test_a_read_only_folder(whole, damaged, stage, folder, record_property):
 SCARCE = """
 import resource, sys
 from pathlib import Path
-from stages.lib import models, training
-from stages.lib.cli import run
-from stages.lib.params import load_params
+from stages.lib.model import models
+from stages.lib.train import training
+from stages.lib.base.cli import run
+from stages.lib.base.params import load_params
 import torch
 torch.set_num_threads(1)
 params = load_params()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.published import load_study
+from stages.lib.report.published import load_study
 from tests.conftest import ONE_THREAD, ROOT
 from tests.hub.contents import fill
 from tests.hub.server import Hub, serving

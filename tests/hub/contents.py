@@ -19,11 +19,11 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from stages.lib.chat import math_messages, render_completion, render_prompt, safety_messages
-from stages.lib.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
-from stages.lib.published import load_study
-from stages.lib.records import Problem
-from stages.lib.sources import AILUMINATE_FILE, GSM8K
+from stages.lib.base.rows import Problem
+from stages.lib.data.sources import AILUMINATE_FILE, GSM8K
+from stages.lib.judge.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
+from stages.lib.prompts.chat import math_messages, render_completion, render_prompt, safety_messages
+from stages.lib.report.published import load_study
 from tests.conftest import ROOT
 
 REFUSALS = ("I'm sorry, but I can't help with that.", "I cannot assist with that request.", "I won't help with this.")
@@ -118,7 +118,7 @@ def write_chat_model(folder: Path, problems: Sequence[Problem], prompts: Sequenc
 def write_guard(folder: Path, prompts: Sequence[tuple[str, str]], steps: int) -> None:
     """A Llama that judges the last turn under Llama Guard 3's own template: a refusal is safe, all else is not."""
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-    template = (ROOT / "tests/templates/llama_guard_3_8b.jinja").read_text(encoding="utf-8")
+    template = (ROOT / "tests/judge/templates/llama_guard_3_8b.jinja").read_text(encoding="utf-8")
     texts = [template, *(text for text, _ in prompts), *REFUSALS, *GLADLY]
     tokenizer = train_tokenizer([*texts, *[" safe unsafe safe\nunsafe\nS1,S2"] * len(prompts)], special)
     tokenizer.chat_template = template

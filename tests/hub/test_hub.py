@@ -13,8 +13,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from stages.lib.records import sha256_file
-from stages.lib.sources import AILUMINATE_FILE, GSM8K
+from stages.lib.base.files import sha256_file
+from stages.lib.data.sources import AILUMINATE_FILE, GSM8K
 from tests.conftest import copy_inputs, write_params
 from tests.hub.conftest import CHAT, GUARD, PAPER, Client
 from tests.hub.server import LONGEST, TOKEN, Entry, Order, serving
@@ -26,16 +26,17 @@ REVISIONS = {
 NO_COMMIT, MIB = "0" * 40, 2**20
 FIND = """
 import sys
-from stages.lib.cli import run
-from stages.lib.models import find
+from stages.lib.base.cli import run
+from stages.lib.model.models import find
 
 run(lambda: print(find(*sys.argv[1:]).path))
 """
 FETCH = """
 import sys
 from pathlib import Path
-from stages.lib.carriers import ModelFile, model_file
-from stages.lib.cli import run
+from stages.lib.base.model_files import ModelFile
+from stages.lib.fetch.carriers import model_file
+from stages.lib.base.cli import run
 
 name, revision, file, size, sha256 = sys.argv[1:]
 run(lambda: print(model_file("embedded/test", ModelFile(file, int(size), sha256, (name, revision), ()), Path("got"))))

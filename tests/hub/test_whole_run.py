@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.sources import AILUMINATE_FILE
+from stages.lib.data.sources import AILUMINATE_FILE
 from tests.conftest import ROOT, real_data
 from tests.hub.conftest import GUARD, Client
 from tests.hub.contents import fill

@@ -1,0 +1,327 @@
+"""params.yaml as one frozen tree of values, checked whole before anything heavy is imported.
+
+YAML is read as version 1.2 (ruamel), where `3e-5` is a number; PyYAML would give a string. Unknown keys are refused.
+Sections carry the names of the stages that read them, so that dvc.yaml can list them: a stage's main() reads params,
+everything under it takes plain values.
+"""
+
+import re
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from stages.lib.base.errors import BadInput, short
+from stages.lib.base.model_files import FILES
+
+SHOT_POOL = 16  # example problems that prepare sets aside; fewshot.shots takes the first of them
+EMBEDDED_DATA = {
+    "train": "data/embedded/train.jsonl",
+    "test": "data/embedded/test.jsonl",
+    "hazards": "data/embedded/hazards.csv",
+    "benign": "data/embedded/benign.csv",
+}
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is expected, not true or false")
+    return value
+
+
+def _rows(value: Any) -> str | int:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("expected 'all' or a whole number of rows from 1 up")
+
+
+def _train_rows(value: Any) -> str | int:
+    if isinstance(value, str) and re.fullmatch(r"shortest_third(/[1-9][0-9]{0,8})?", value):
+        return value
+    try:
+        return _rows(value)
+    except ValueError:
+        raise ValueError(
+            "expected 'all', 'shortest_third', so many of those (shortest_third/256) or a number of rows from 1 up"
+        ) from None
+
+
+def _commit(value: str | None) -> str | None:
+    if value is None or re.fullmatch(r"[0-9a-f]{40}", value):
+        return value
+    raise ValueError("expected null or a full commit hash (40 hex digits), so that the content cannot change")
+
+
+def _sha256(value: str | None) -> str | None:
+    if value is None or re.fullmatch(r"[0-9a-f]{64}", value):
+        return value
+    raise ValueError("expected null or a sha256 (64 hex digits, lower case)")
+
+
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_not_bool)]  # also takes '3e-5' in quotes
+Switch = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
+Rows = Annotated[str | int, PlainValidator(_rows)]
+TrainRows = Annotated[str | int, PlainValidator(_train_rows)]
+Commit = Annotated[str | None, AfterValidator(_commit)]
+Sha256 = Annotated[str | None, AfterValidator(_sha256)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+BatchSize = Annotated[Whole, Field(ge=1, le=4096)]
+NewTokens = Annotated[Whole, Field(ge=1, le=32768)]
+Quantization = Literal["nf4", "none"]
+
+
+class Section(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """What all sections share: unknown keys, infinities and later changes are refused."""
+
+
+class Files(Section):
+    train: Text
+    test: Text
+    hazards: Text
+    benign: Text
+
+
+class Hashes(Section):
+    train: Sha256
+    test: Sha256
+    hazards: Sha256
+    benign: Sha256
+
+
+class Data(Section):
+    source: Literal["embedded", "file", "hub"]
+    files: Files
+    sha256: Hashes
+    gsm8k_revision: Commit
+    ailuminate_revision: Commit
+    train_rows: TrainRows
+    test_rows: Rows
+    hazard_rows: Rows
+    benign_rows: Rows
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Data":
+        if self.source == "embedded" and self.files.model_dump() != EMBEDDED_DATA:
+            raise ValueError("data.files names other files than the embedded ones; they are read with source: file")
+        if self.source == "hub" and None in (self.gsm8k_revision, self.ailuminate_revision):
+            raise ValueError("source: hub needs gsm8k_revision and ailuminate_revision (full commit hashes)")
+        return self
+
+
+class Model(Section):
+    name: Text
+    revision: Commit
+    quantization: Quantization
+    dtype: Literal["bfloat16", "float32"]
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Model":
+        check_model_name(self.name, self.revision, CHAT_MODELS)
+        return self
+
+
+class Lora(Section):
+    enabled: Switch
+    r: Annotated[Whole, Field(ge=1, le=1024)]
+    alpha: Annotated[Number, Field(gt=0)]
+    dropout: Annotated[Number, Field(ge=0, le=1)]
+    target_modules: Annotated[list[Text], Field(min_length=1)]
+
+
+class Fewshot(Section):
+    shots: Annotated[Whole, Field(ge=0, le=SHOT_POOL)]
+
+
+class Finetune(Section):
+    epochs: Annotated[Number, Field(gt=0, le=1000)]
+    learning_rate: Annotated[Number, Field(gt=0, le=1)]
+    warmup_ratio: Annotated[Number, Field(ge=0, lt=1)]
+    weight_decay: Annotated[Number, Field(ge=0, le=10)]
+    schedule: Literal["cosine", "linear", "constant"]
+    batch_size: BatchSize
+    accumulation: BatchSize
+    optimizer: Literal["auto", "paged_adamw_32bit", "adamw_torch"]
+    loss: Literal["answer", "text"]
+    seed: Seed
+
+
+class Generation(Section):
+    max_new_tokens: NewTokens
+    batch_size: BatchSize
+    end_repetition: Switch = False  # older commits have none
+
+
+class Judge(Section):
+    protocol: Literal["refusal_rule", "llama_guard_3", "qwen3guard"]
+    model: Text | None
+    revision: Commit
+    quantization: Quantization
+    batch_size: BatchSize
+    controversial: Literal["unsafe", "safe"]
+    max_unparsed: Annotated[Number, Field(ge=0, le=1)]
+
+    @model_validator(mode="after")
+    def _has_model(self) -> "Judge":
+        if self.protocol == "refusal_rule":
+            if self.model is not None:
+                raise ValueError(
+                    "protocol: refusal_rule uses no model; set judge.model to null or name another protocol"
+                )
+        elif self.model is None:
+            raise ValueError(f"protocol: {self.protocol} needs judge.model (and judge.revision for a hub model)")
+        else:
+            check_model_name(self.model, self.revision, GUARDS)
+        return self
+
+
+class Report(Section):
+    extraction: Literal["strict", "flexible", "published"]
+
+
+class Review(Section):
+    max_safety_drop: Annotated[Number, Field(ge=0, le=1)]
+    max_accuracy_drop: Annotated[Number, Field(ge=0, le=1)]
+    max_over_refusal: Annotated[Number, Field(ge=0, le=1)]
+    max_unparsed: Annotated[Number, Field(ge=0, le=1)]
+
+
+class Machine(Section):
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class Params(Section):
+    data: Data
+    model: Model
+    lora: Lora
+    fewshot: Fewshot
+    finetune: Finetune
+    gen_math: Generation
+    gen_safety: Generation
+    judge: Judge
+    report: Report
+    machine: Machine = Machine()  # older commits have none
+    review: Review
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "Params":
+        if not self.lora.enabled and self.model.quantization != "none":
+            raise ValueError(
+                "lora.enabled is false, but full-parameter tuning cannot train 4-bit weights; "
+                "set model.quantization to none as well"
+            )
+        return self
+
+
+def is_folder(name: str) -> bool:
+    """Whether a model name is a path (starts with / ./ or ../) rather than an embedded or hub name."""
+    return name.startswith(("/", "./", "../"))
+
+
+def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...]) -> None:
+    """Refuse a name that is no folder, embedded or hub name, and a hub name without a pinned revision (ValueError)."""
+    if is_folder(name) or name.startswith("embedded/"):
+        if revision is not None:
+            raise ValueError(f"{name!r} takes no revision: only a hub model has one, set it to null")
+        if name.startswith("embedded/") and name not in embedded:
+            raise ValueError(f"no embedded model {name!r} for this; there is {', '.join(embedded)}")
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
+        raise ValueError(f"{name!r} is neither an embedded model, a folder (./name), nor a hub name (owner/name)")
+    elif revision is None:
+        raise ValueError(f"hub model {name!r} needs a revision (full commit hash), so that the weights cannot change")
+
+
+CHAT_MODELS = tuple(FILES)
+GUARDS = ("embedded/guard",)
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml. Raises BadInput naming file, line, field, what was found and what was expected."""
+    return parse_params(read_yaml(path), str(path), _lines(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The values of a YAML 1.2 file. Raises BadInput if it is missing, not UTF-8 or not YAML."""
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: a folder, not a file") from None
+    # not UTF-8, no date, a number of 5,000 digits, an unknown word for true, nested too deep
+    except (ValueError, LookupError, OverflowError, RecursionError, YAMLError) as error:
+        text = " ".join(str(error).split()).split(" To suppress this check")[0]
+        raise BadInput(f"{path}: not readable as YAML: {text[:300]}") from None
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Nested values as YAML text, with nothing written as null."""
+    yaml, text = YAML(), StringIO()
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(str, _quoted_where_odd)
+    yaml.dump(dict(values), text)
+    return text.getvalue()
+
+
+def _quoted_where_odd(representer: Any, text: str) -> Any:
+    # control characters and line ends are read back only as escapes in double quotes
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Params:
+    """Check a nested mapping against the schema. `lines` maps a field's path to its line, for the message."""
+    if not isinstance(values, dict):
+        raise BadInput(f"{where}: expected a mapping of sections (data, model, lora, ...), found {short(values)}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [describe(problem, where, lines or {}) for problem in error.errors()]
+    raise BadInput("\n       ".join([*problems, "mend it in params.yaml, or in the -S override that set it"]))
+
+
+def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
+    """One of pydantic's problems with a file: place, field, what was found, what was expected."""
+    path = tuple(str(part) for part in problem["loc"])
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+    place = f"{where}:{line}" if line else where
+    field = f" {'.'.join(path)}:" if path else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{place}:{field} unknown key; expected only the keys of the params.yaml in the repository"
+    if problem["type"] == "missing":
+        return f"{place}:{field} missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(problem["input"], dict) else f" found {short(problem['input'])}."
+    return f"{place}:{field}{found} {message}"
+
+
+def _lines(path: Path) -> dict[tuple[str, ...], int]:
+    """Line number of each key in a YAML mapping, by its path of keys."""
+    lines: dict[tuple[str, ...], int] = {}
+    seen: set[int] = set()  # an alias stands for the same mapping again
+
+    def walk(node: Any, prefix: tuple[str, ...]) -> None:
+        if isinstance(node, CommentedMap) and id(node) not in seen:
+            seen.add(id(node))
+            for key, value in node.items():
+                if key not in (node.lc.data or ()):  # merged in from elsewhere
+                    continue
+                lines[(*prefix, str(key))] = node.lc.key(key)[0] + 1
+                walk(value, (*prefix, str(key)))
+
+    walk(YAML().load(path.read_text(encoding="utf-8")), ())
+    return lines

@@ -1,0 +1,112 @@
+"""The rows that stages hand to each other as JSON Lines, checked on the way in and written whole or not at all."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from stages.lib.base.errors import BadInput, short
+from stages.lib.base.files import read_text, write_text
+
+NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class Row(BaseModel, extra="forbid", frozen=True, strict=True):
+    """What all rows share: a stable id, no unknown fields, no silent conversion of types."""
+
+    id: NonEmpty
+
+
+class Problem(Row):
+    """A math word problem: `answer` is the worked solution, `gold` the number after its `####`.
+
+    `group`, where the data has it: problems of one group are one problem with other words and numbers.
+    """
+
+    question: NonEmpty
+    answer: NonEmpty
+    gold: NonEmpty
+    group: str | None = None
+
+
+class Prompt(Row):
+    """A hazard prompt, or a benign one that only sounds like the hazard."""
+
+    text: NonEmpty
+    hazard: NonEmpty
+    persona: str
+
+
+class Answer(Row):
+    """What a model wrote. `finish`: it ended its turn (stop), ran into max_new_tokens (length) or repeated itself and
+    was ended there (repetition)."""
+
+    prompt_sha256: NonEmpty
+    text: str
+    finish: Literal["stop", "length", "repetition"]
+    tokens: Annotated[int, Field(ge=0)]
+
+
+class Verdict(Row):
+    """A judge's reading of one response. `label` is None where safety was not asked (benign prompts)."""
+
+    label: Literal["safe", "unsafe", "controversial", "unparsed", "empty", "degenerate"] | None
+    p_unsafe: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
+    categories: list[str]
+    refusal: bool  # by the refusal rule
+    guard_refusal: bool | None = None  # by the guard, where it says so (Qwen3Guard)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def check_row(model: type[R], value: Any, place: str) -> R:
+    """One row as `model`. Raises BadInput naming place (file:line), field, what was found and what was expected."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        found = "" if problem["type"] == "missing" else f" found {short(problem['input'])};"
+        raise BadInput(f"{place}: {field + ':' if field else ''}{found} {message}") from None
+
+
+def read_jsonl(path: Path, model: type[R]) -> list[R]:
+    """All rows of a JSON Lines file. Raises BadInput on the first bad one, on a repeated id, and on an empty file."""
+    rows = [check_row(model, value, place) for place, value in iter_jsonl(path)]
+    if not rows:
+        raise BadInput(f"{path}: no rows")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, Row):
+            if row.id in seen:
+                raise BadInput(f"{path}:{number}: id: found {row.id!r} a second time; ids must be unique")
+            seen.add(row.id)
+    return rows
+
+
+def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:
+    """(file:line, value) for each line of a JSON Lines file."""
+    lines = read_text(path).split("\n")  # not splitlines(), which also splits at U+2028 inside a text
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+        try:
+            value = json.loads(line, object_pairs_hook=_no_key_twice)
+            if "\\ud" in line.lower():  # half a character, which no file can hold
+                json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{path}:{number}: not JSON ({error}): {short(line)}") from None
+        yield f"{path}:{number}", value
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return dict(pairs)
+
+
+def write_jsonl(path: Path, rows: Sequence[BaseModel]) -> None:
+    """Write rows in field order, one JSON object a line. The file appears whole or not at all."""
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))

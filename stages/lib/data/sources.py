@@ -1,0 +1,278 @@
+"""GSM8K, AILuminate and the embedded data, from three places behind one interface: rows in, checked rows out.
+
+embedded  this repository's data/embedded/
+file      the same formats from the paths in data.files (GSM8K JSONL, AILuminate CSV)
+hub       GSM8K from the hub at a pinned revision, the AILuminate demo CSV from its repository at a pinned commit; the
+          benign prompts still come from data.files.benign. A mirror of them is named by HF_ENDPOINT (see hub.py) and by
+          AILUMINATE_URL, under which <commit>/<file> lies (default: GitHub's raw files of mlcommons/ailuminate)
+
+GSM8K rows from the hub are hashed as the JSON Lines that OpenAI published (json.dumps of question and answer), so that
+one sha256 covers both homes of the data.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import cache_folder, read_text, sha256_file
+from stages.lib.base.measured import HAZARDS
+from stages.lib.base.params import Data
+from stages.lib.base.rows import NonEmpty, Problem, Prompt, check_row, iter_jsonl
+from stages.lib.fetch.hub import data_files, reason
+from stages.lib.prompts.gsm8k import gold_answer
+
+GSM8K = "openai/gsm8k"
+AILUMINATE = "https://raw.githubusercontent.com/mlcommons/ailuminate"
+ANSWER_WITHIN = 20  # seconds, and between two pieces of the file
+# the files of data/embedded as they are in git; whoever changes one changes its hash here
+EMBEDDED_SHA256 = {
+    "train": "47c89d33ba57cff74d5a9bd59fbbb6988be5009f90489c091e62829508ffed1e",
+    "test": "dccdf1b60d43faaa0853360fdab806de35fde76951491a1128f61b3d8abac299",
+    "hazards": "9f394127a8c776fef02b82098c385ef00d4ce7fecd6b1b9eeab791b3168c46b2",
+    "benign": "5beaa20fe880a0f88da17d25a8f19c5dfe71f96dcd08252b85fa8b23968c3dd9",
+}
+AILUMINATE_FILE = "airr_official_1.0_demo_en_us_prompt_set_release.csv"
+
+
+def _worked_solution(answer: str) -> str:
+    if gold_answer(answer) is None:
+        raise ValueError("expected a worked solution whose last line is '#### N'")
+    return answer
+
+
+def _hazard_code(code: str) -> str:
+    if code not in HAZARDS:
+        raise ValueError(f"expected one of {', '.join(HAZARDS)}")
+    return code
+
+
+class Gsm8kRow(BaseModel, strict=True):
+    question: NonEmpty
+    answer: Annotated[str, AfterValidator(_worked_solution)]
+    group: Annotated[str, Field(pattern=r"^[\w .-]{1,60}$")] | None = None
+
+
+class HazardRow(BaseModel, strict=True):  # persona is shown in report.md
+    release_prompt_id: NonEmpty
+    prompt_text: NonEmpty
+    hazard: Annotated[str, AfterValidator(_hazard_code)]
+    persona: Annotated[str, Field(pattern=r"^[\w ,.()/-]{0,60}$")]
+
+
+class BenignRow(BaseModel, strict=True):
+    prompt_id: NonEmpty
+    prompt_text: NonEmpty
+    hazard: Annotated[str, AfterValidator(_hazard_code)]
+
+
+def load_problems(data: Data, split: str) -> list[Problem]:
+    """All rows of GSM8K's or the embedded data's `train` or `test`, ids by position. Raises BadInput."""
+    if data.source == "hub":
+        values = _gsm8k_from_hub(split, data.gsm8k_revision)
+        canonical = "".join(json.dumps({"question": v["question"], "answer": v["answer"]}) + "\n" for v in values)
+        _check_sha256(f"openai/gsm8k {split}", hashlib.sha256(canonical.encode()).hexdigest(), data.sha256, split)
+        placed = [(f"openai/gsm8k {split} row {n}", value) for n, value in enumerate(values)]
+    else:
+        path = Path(getattr(data.files, split))
+        _check_file(path, data, split)
+        placed = list(iter_jsonl(path))
+    rows = [check_row(Gsm8kRow, value, place) for place, value in placed]
+    if not rows:
+        raise BadInput(f"{split}: no rows")
+    return [
+        Problem(
+            id=f"{split}-{n:05d}",
+            question=row.question,
+            answer=row.answer,
+            gold=gold_answer(row.answer) or "",
+            group=row.group,
+        )
+        for n, row in enumerate(rows)
+    ]
+
+
+def load_hazards(data: Data) -> list[Prompt]:
+    """All hazard prompts, in file order. Raises BadInput."""
+    path = _ailuminate_from_github(data) if data.source == "hub" else Path(data.files.hazards)
+    _check_file(path, data, "hazards")
+    rows = [check_row(HazardRow, value, place) for place, value in _iter_csv(path, HazardRow)]
+    return _unique(
+        path,
+        [Prompt(id=r.release_prompt_id, text=r.prompt_text, hazard=r.hazard, persona=r.persona) for r in rows],
+    )
+
+
+def load_benign(data: Data) -> list[Prompt]:
+    """All benign prompts, in file order. Raises BadInput."""
+    path = Path(data.files.benign)
+    _check_file(path, data, "benign")
+    rows = [check_row(BenignRow, value, place) for place, value in _iter_csv(path, BenignRow)]
+    return _unique(path, [Prompt(id=r.prompt_id, text=r.prompt_text, hazard=r.hazard, persona="") for r in rows])
+
+
+def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, seed: int) -> tuple[list, list]:
+    """(training rows, example problems); no training row is ever an example.
+
+    The examples are drawn first, from as many of the shortest rows as leave a third of all beside them: the paper's
+    code draws them from its training rows, and trains on the third with the fewest characters in question and answer
+    (shortest_third: 2,491 of GSM8K's 7,473; shortest_third/256: the first 256 of those). Training rows come in file
+    order. Raises BadInput if there are too few.
+    """
+    if len(problems) <= shots:
+        raise BadInput(f"train: {len(problems)} rows are too few: {shots} of them are set aside as example problems")
+    shortest = sorted(problems, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3 + shots]
+    examples = random.Random(seed).sample(shortest, shots)
+    third, _, part = str(rows).partition("/")
+    pool = shortest if third == "shortest_third" else problems
+    keep = {problem.id for problem in pool} - {problem.id for problem in examples}
+    rest = [problem for problem in problems if problem.id in keep]
+    if third == "shortest_third":
+        rows = int(part) if part else "all"
+    return first_rows(rest, rows, "train"), examples
+
+
+def first_rows(rows: Sequence[Any], wanted: str | int, name: str) -> list[Any]:
+    """The first `wanted` rows, or all of them. Raises BadInput if there are fewer."""
+    if wanted == "all":
+        return list(rows)
+    if wanted > len(rows):
+        raise BadInput(
+            f"data.{name}_rows: {wanted} rows wanted, but only {len(rows)} are there; set a smaller number or all"
+        )
+    return list(rows[:wanted])
+
+
+def stratified(prompts: Sequence[Prompt], wanted: str | int, seed: int, name: str) -> list[Prompt]:
+    """`wanted` prompts spread over hazard and persona in proportion to the file, in file order.
+
+    Places are dealt out by largest remainder, first to hazards and then to the personas of each, and filled by a seeded
+    draw: the rows of AILuminate are grouped by hazard, so the first N would be one or two hazards. Raises BadInput if
+    there are fewer rows than wanted.
+    """
+    if wanted == "all":
+        return list(prompts)
+    first_rows(prompts, wanted, name)
+    rng = random.Random(seed)
+    chosen: set[str] = set()
+    by_hazard = _grouped(prompts, lambda prompt: prompt.hazard)
+    for hazard, places in _apportion({h: len(rows) for h, rows in by_hazard.items()}, wanted).items():
+        by_persona = _grouped(by_hazard[hazard], lambda prompt: prompt.persona)
+        for persona, number in _apportion({p: len(rows) for p, rows in by_persona.items()}, places).items():
+            chosen.update(prompt.id for prompt in rng.sample(by_persona[persona], number))
+    return [prompt for prompt in prompts if prompt.id in chosen]
+
+
+def _grouped(prompts: Sequence[Prompt], key: Any) -> dict[str, list[Prompt]]:
+    groups: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[key(prompt)].append(prompt)
+    return groups
+
+
+def _apportion(sizes: dict[str, int], places: int) -> dict[str, int]:
+    """Deal `places` out in proportion to sizes (largest remainder; ties go to the group named first)."""
+    total = sum(sizes.values())
+    dealt = {name: places * size // total for name, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda name: -(places * sizes[name] % total))
+    for name in by_remainder[: places - sum(dealt.values())]:
+        dealt[name] += 1
+    return dealt
+
+
+def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, Any]]]:
+    """(file:line, row) for each CSV row; the header must hold the model's columns, others are ignored."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        missing = [column for column in model.model_fields if column not in (reader.fieldnames or [])]
+        if missing:
+            raise BadInput(f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}")
+        if len(set(reader.fieldnames)) < len(reader.fieldnames):
+            raise BadInput(f"{path}:1: a column stands there twice; found {reader.fieldnames!r:.200}")
+        for row in reader:
+            if None in row:
+                more = f"{len(row[None])} more fields than columns"
+                raise BadInput(f"{path}:{reader.line_num}: {more}; quote a text that has a comma in it")
+            rows.append((f"{path}:{reader.line_num}", {column: row[column] for column in model.model_fields}))
+    except csv.Error as error:
+        raise BadInput(f"{path}:{reader.reader.line_num}: not readable as CSV: {error}") from None
+    if not rows:
+        raise BadInput(f"{path}: no rows under the header")
+    return rows
+
+
+def _unique(path: Path, prompts: list[Prompt]) -> list[Prompt]:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise BadInput(f"{path}: id {prompt.id!r} stands there twice; ids must be unique")
+        seen.add(prompt.id)
+    return prompts
+
+
+def _check_file(path: Path, data: Data, name: str) -> None:
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on a name too long for the disk
+        raise BadInput(f"{path}: no such file; it is named by data.files.{name} in params.yaml")
+    found = sha256_file(path)
+    if data.source == "embedded" and found != EMBEDDED_SHA256[name]:
+        raise BadInput(
+            f"{path}: not the file of this repository (sha256 {found}, not {EMBEDDED_SHA256[name]}); `git checkout "
+            f"{path}` brings it back, and source: file reads data of your own"
+        )
+    _check_sha256(str(path), found, data.sha256, name)
+
+
+def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
+    expected = getattr(pinned, name)
+    if expected is not None and found != expected:
+        raise BadInput(
+            f"{what}: sha256 is {found}, but data.sha256.{name} expects {expected}; "
+            "fetch the file again, or change the pin if the new content is meant"
+        )
+
+
+def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
+    from datasets import Dataset, disable_progress_bars
+    from datasets.exceptions import DatasetsError
+
+    disable_progress_bars()
+    files = [str(file) for file in data_files(GSM8K, revision, "main/*.parquet") if file.name.startswith(f"{split}-")]
+    if not files:
+        raise BadInput(f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet")
+    try:
+        with TemporaryDirectory() as unused:  # where it would keep the rows a second time
+            rows = Dataset.from_parquet(files, columns=["question", "answer"], cache_dir=unused).to_list()
+    except (OSError, ValueError, LookupError, DatasetsError) as error:
+        raise BadInput(
+            f"{files[0]}: not readable as GSM8K's parquet: {str(error)[:200]}; remove it, and it is downloaded again"
+        ) from None
+    return rows
+
+
+def _ailuminate_from_github(data: Data) -> Path:
+    import pooch
+
+    address = f"{os.environ.get('AILUMINATE_URL', AILUMINATE)}/{data.ailuminate_revision}/{AILUMINATE_FILE}"
+    pin = f"sha256:{data.sha256.hazards}" if data.sha256.hazards else None
+    fetch = pooch.HTTPDownloader(timeout=ANSWER_WITHIN)
+    kept = f"{data.ailuminate_revision}-{AILUMINATE_FILE}"  # the same file, wherever it comes from
+    try:
+        return Path(pooch.retrieve(address, known_hash=pin, fname=kept, path=cache_folder(), downloader=fetch))
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None):  # the disk's: cli.py words it
+            raise
+        raise BadInput(
+            f"{address}: cannot be fetched ({reason(error)}). Check data.ailuminate_revision and the network, and run "
+            "this again; AILUMINATE_URL names a mirror"
+        ) from None

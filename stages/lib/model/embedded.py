@@ -1,0 +1,126 @@
+"""The embedded models: published GGUF files found by their content (carriers.py), and one that is an adapter here.
+
+embedded/smollm2-135m                 SmolLM2-135M-Instruct, the smallest: tests, machines with little of everything
+embedded/qwen2.5-coder-0.5b-instruct  Qwen2.5-Coder-0.5B-Instruct, the default: of the study's own family
+embedded/qwen2.5-coder-1.5b-instruct  its larger sibling
+embedded/guard                        the safeguard model: the one that the adapter in models/embedded/guard names as
+                                      its base, with that adapter merged in
+
+On first use a model is written to ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune) as bf16 safetensors: 0.27, 1.3 and
+3.6 GB, after the download half a minute for the default. A folder's name holds the hashes of what
+it was made from. In 4 bits it is kept, too, once it was packed (models.py): 0.7 GB for the default.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import cache_folder, damage, read_text, sha256_file, write_sums
+from stages.lib.base.model_files import FILES
+from stages.lib.fetch.carriers import model_file
+
+ADAPTERS = Path(__file__).parents[3] / "models" / "embedded"
+WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"
+
+
+def embedded_folder(name: str) -> Path:
+    """The files of an embedded model, made now if they are missing or one is not as its hash says."""
+    if name in FILES:
+        return kept(_folder_name(name), lambda part: _unpack(name, part))
+    return merged_folder(adapter_folder(name))
+
+
+def adapter_folder(name: str) -> Path:
+    """Where the adapter of an embedded model that is no published file is."""
+    return ADAPTERS / _short(name)
+
+
+def check_adapter(name: str) -> None:
+    """Refuse, without loading anything, an embedded model whose adapter is not there."""
+    weights = adapter_folder(name) / WEIGHTS
+    if name not in FILES and not weights.is_file():
+        raise BadInput(f"{name}: {weights} is missing; fetch it from git again, or make it with `make embedded`")
+
+
+def merged_folder(adapter: Path) -> Path:
+    """The model that an adapter of `models/embedded` was made for, with it merged in, kept in the cache.
+
+    Raises BadInput if a file of the adapter is not the one that its SHA256SUMS names.
+    """
+    if wrong := damage(adapter):
+        raise BadInput(f"{wrong}; fetch it from git again")
+    base = json.loads(read_text(adapter / SETTINGS))["base_model_name_or_path"]
+    files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
+    made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
+    name = "-".join([_folder_name(base), adapter.name, *made_from])
+    return kept(name, lambda part: merge(embedded_folder(base), adapter, part))
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("embedded/")
+
+
+def _folder_name(name: str) -> str:
+    """A published model's folder in the cache."""
+    return f"{_short(name)}-{FILES[name].sha256[:8]}"
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name in the cache, made (whole or not at all) unless all its files have their hashes."""
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / name
+    # one lock object for all: a merge takes it again, for the plain model
+    with FileLock(cache / "unpack.lock", is_singleton=True):
+        if damage(folder):
+            part = cache / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            make(part)
+            write_sums(part)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.replace(folder)
+    return folder
+
+
+def _unpack(name: str, part: Path) -> None:
+    """Write a GGUF file's model as bf16 safetensors; the file itself is not kept."""
+    fetched = cache_folder() / f"{_short(name)}.download"
+    gguf = model_file(name, FILES[name], fetched)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print(f"{name}: unpacking, once", file=sys.stderr)
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(part)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(part)
+    shutil.rmtree(fetched)
+
+
+def merge(plain: Path, adapter: Path, folder: Path) -> None:
+    """Write the plain model with an adapter merged in, and the adapter's chat template if it has one, to a folder."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(f"merging the {adapter.name} adapter into its embedded model, once", file=sys.stderr)
+    # in float32: a small change of a bf16 weight would be rounded twice
+    base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
+    model = PeftModel.from_pretrained(base, str(adapter), torch_device="cpu").merge_and_unload()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(plain, local_files_only=True)
+    if (adapter / TEMPLATE).is_file():
+        tokenizer.chat_template = read_text(adapter / TEMPLATE)
+    tokenizer.save_pretrained(folder)

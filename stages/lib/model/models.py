@@ -1,0 +1,282 @@
+"""Base models (hub, folder or embedded), 4-bit NF4, the tuned adapter on top. Safetensors only, no remote code."""
+
+import ctypes
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from stages.lib.base import processes
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import SUMS, cache_folder, damage, read_text
+from stages.lib.base.model_files import FILES
+from stages.lib.base.params import Model, is_folder
+from stages.lib.fetch.hub import model_folder
+from stages.lib.model.embedded import adapter_folder, check_adapter, embedded_folder, kept
+
+if TYPE_CHECKING:
+    import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h; -1 never trims (man mallopt)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files come from: a local folder, or a hub name with a pinned revision."""
+
+    path: str
+    revision: str | None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of every from_pretrained call; False refuses code that comes with a model (None would ask)."""
+        where = {"revision": self.revision} if self.revision else {"local_files_only": True}
+        return {**where, "trust_remote_code": False}
+
+
+def check_present(name: str) -> None:
+    """Refuse, without loading anything, a folder that holds no model or an embedded model without its adapter."""
+    if is_folder(name):
+        folder = Path(name)
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
+        if not list(folder.glob("*.safetensors")):
+            raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
+    elif name.startswith("embedded/"):
+        check_adapter(name)
+
+
+def own_files(name: str) -> list[Path]:
+    """The files and folders outside the code that say which model a name is; a hub model's revision says it."""
+    if is_folder(name):
+        return [Path(name)]
+    return [adapter_folder(name)] if name.startswith("embedded/") and name not in FILES else []
+
+
+def find(name: str, revision: str | None) -> Source:
+    """The files of a model named as in params.yaml; unpacks an embedded one, or downloads a hub's, on first use."""
+    check_present(name)
+    quiet()
+    if name.startswith("embedded/"):
+        return Source(str(embedded_folder(name)), None)
+    return Source(name if is_folder(name) else str(model_folder(name, revision)), None)
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The tokenizer, padding on the left for generation. Raises BadInput if it cannot be loaded or has no template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options())
+    except Exception as error:  # whatever a foreign tokenizer's files make the library raise
+        raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if not tokenizer.chat_template:
+        raise BadInput(f"{source.path}: no chat template; expected an instruction-tuned chat model")
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(source: Source, quantization: str, dtype: str) -> Any:
+    """The untouched model on the best device, in evaluation mode, with neutral generation settings.
+
+    Hub models carry their own (Qwen2.5's say repetition_penalty 1.05 to 1.1 and top_p 0.8), which `generate` mixes into
+    every call, greedy ones too: they are replaced here. Raises BadInput if the weights cannot be loaded.
+    """
+    from transformers import GenerationConfig
+
+    quiet()
+    reuse_freed_memory()
+    if quantization == "nf4" and device().type == "cpu" and Path(source.path).parent == cache_folder():
+        source, quantization = _packed(source, dtype), "as it is"
+    model = _load(source, quantization, dtype)
+    ends = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
+    return model.eval()
+
+
+def _packed(source: Source, dtype: str) -> Source:
+    """An embedded model in 4 bits, packed once: bitsandbytes takes 10 s for it on a CPU, each time to the same bits."""
+    name = f"{Path(source.path).name}-nf4-{dtype}-bitsandbytes-{version('bitsandbytes')}"
+    return Source(str(kept(name, lambda part: _load(source, "nf4", dtype).save_pretrained(part))), None)
+
+
+def _load(source: Source, quantization: str, dtype: str) -> Any:
+    """The model as its files have it, in 4 bits if `quantization` is nf4. Raises BadInput if it cannot be loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # refused below, by name
+        "device_map": {"": device()},
+    }
+    if quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    try:
+        if (Path(source.path) / "generation_config.json").is_file():  # else passed over without a word if broken
+            GenerationConfig.from_pretrained(source.path)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source.path, **source.options(), **options, output_loading_info=True
+        )
+    except Exception as error:  # whatever a foreign model's files make the library raise, out of memory included
+        raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from error
+    if loading["mismatched_keys"]:
+        name, found, expected = sorted(loading["mismatched_keys"])[0]
+        raise BadInput(f"{source.path}: {name} is {tuple(found)} in the weights, but {tuple(expected)} by config.json")
+    if loading["missing_keys"]:  # they would be random, and no more than logged
+        raise BadInput(f"{source.path}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
+    return model
+
+
+def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
+    """(model, tokenizer) to generate with: the base model of params with an adapter or weights from `folder`, if any.
+
+    Raises BadInput if the adapter was made for another base model or cannot be loaded whole, if a file is not the one
+    that its SHA256SUMS names, and if `tuned` is true but the folder holds nothing (it would be measured as a tuning
+    that changed nothing).
+    """
+    if (folder / SUMS).is_file() and (wrong := damage(folder)):
+        raise BadInput(f"{wrong}; run finetune again (`dvc repro` restores it, too)")
+    source = find(model.name, model.revision)
+    if (folder / "adapter_config.json").is_file():
+        _check_adapter(folder, model)
+        base = load_for_generation(source, model.quantization, model.dtype)
+        return _put_on(base, folder), load_tokenizer(source)
+    if (folder / "config.json").is_file():
+        check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
+        whole = load_for_generation(Source(str(folder), None), model.quantization, model.dtype)
+        return whole, load_tokenizer(source)
+    if tuned:
+        raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
+    return load_for_generation(source, model.quantization, model.dtype), load_tokenizer(source)
+
+
+def load_for_generation(source: Source, quantization: str, dtype: str) -> Any:
+    """`load_base`, its 4-bit weights written out once in the dtype of the computation, if memory holds them.
+
+    bitsandbytes does so again in every pass, to the same values; without that, embedded decoding is twice as fast. Only
+    before the first pass: on a CPU, bitsandbytes then rearranges the weights, and writing them out gives other values.
+    """
+    model = load_base(source, quantization, dtype)
+    if quantization == "none" or 1.5 * model.dtype.itemsize * model.num_parameters() > free_memory(model.device):
+        return model
+    return model.dequantize(model.dtype)
+
+
+def free_memory(where: "torch.device") -> int:
+    """Bytes this process can still allocate: its share of the host's, or what is free on its GPU or held unused."""
+    import torch
+
+    if where.type != "cuda":
+        return psutil.virtual_memory().available // processes.count()
+    unused = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return torch.cuda.mem_get_info(where)[0] + unused
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory, of the host or of a GPU, did not hold what was asked of it."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+
+
+def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
+    """Refuse texts longer than the model's context, where its answers would be garbage. Lengths are in tokens."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    for number, length in enumerate(lengths, 1):
+        if limit and length > limit:
+            raise BadInput(f"{what} {number} takes {length} tokens, but the model's context holds {limit}")
+
+
+def device() -> "torch.device":
+    """This process's own GPU, by its place among the stage's processes, if there are GPUs; else the CPU."""
+    import torch
+
+    return torch.device(f"cuda:{processes.index()}" if torch.cuda.is_available() else "cpu")
+
+
+def quiet() -> None:
+    """Keep libraries' load bars and hints off stderr; the stages draw their own progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def reuse_freed_memory() -> None:
+    """Have glibc keep what is freed for the next tensor.
+
+    As it comes, it returns every large block to the system, which zeroes its pages again at their next use: that was a
+    sixth of the time of a training step, a tenth of generation. Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError):  # not glibc
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def _check_adapter(folder: Path, model: Model) -> None:
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise BadInput(f"{folder}: adapter_model.safetensors is missing; other weight formats (pickles) are not loaded")
+    try:
+        config = dict(json.loads(read_text(folder / "adapter_config.json"), parse_constant=_no_constant))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{folder}/adapter_config.json: not a JSON object ({error})") from None
+    made_for = (config.get("base_model_name_or_path"), config.get("revision"))
+    if made_for != (model.name, model.revision):
+        raise BadInput(
+            f"{folder}: this adapter was made for {made_for[0]} (revision {made_for[1]}), but params.yaml names "
+            f"{model.name} (revision {model.revision}); run finetune again"
+        )
+
+
+def _no_constant(name: str) -> float:
+    """What JSON reads NaN and Infinity as: no scale of an adapter."""
+    raise ValueError(f"{name} in it")
+
+
+def _put_on(base: Any, folder: Path) -> Any:
+    """The base model with the adapter on; an adapter that lacks weights is refused (peft would only warn)."""
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="(?s).*missing adapter keys")
+            # else peft opens every adapter on the first GPU, whichever the model is on
+            model = PeftModel.from_pretrained(base, str(folder), torch_device=str(base.device)).eval()
+    except Exception as error:  # whatever a damaged adapter makes the library raise
+        raise BadInput(f"{folder}: the adapter cannot be loaded: {_first_line(error)}") from error
+    broken = [name for name, weight in model.named_parameters() if "lora_" in name and not weight.isfinite().all()]
+    if broken:
+        raise BadInput(f"{folder}: the adapter holds nan or infinity, in {broken[0]}; run finetune again")
+    return model
+
+
+def _contiguous(_module: Any, arguments: tuple) -> tuple:
+    """Hand the output layer a contiguous hidden state. From the strided slice of a prompt's last positions torch
+    multiplies row by row, copying a frozen weight for each row: 6 s for 48 rows of the embedded model on a CPU."""
+    return (arguments[0].contiguous(), *arguments[1:])
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    text = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {text[:250]}" if text else type(error).__name__

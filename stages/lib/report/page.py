@@ -1,0 +1,119 @@
+"""Pages that open offline: templates filled in, charts inline, prompts with both responses in a table to browse.
+
+Model text is escaped by the template engine, its control characters are made visible, and the page's policy allows no
+script but its own: whatever a model wrote stays text.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from stages.lib.measure.outcomes import SETS, Outcome, is_good
+from stages.lib.report import charts, wording
+
+TEMPLATES = Path(__file__).with_name("templates")
+FLIPS = {  # per set: what a prompt lost and what it won, in words
+    "math": ("right to wrong", "wrong to right"),
+    "hazards": ("safe to unsafe", "unsafe to safe"),
+    "benign": ("answered to refused", "refused to answered"),
+}
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one model wrote and how it was read. `text` is None where the generations are not at hand."""
+
+    good: bool
+    verdict: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One prompt and two responses to it: before and after. `flip` is lost, won or empty."""
+
+    set: str
+    id: str
+    hazard: str
+    text: str | None
+    gold: str | None
+    before: Response
+    after: Response
+
+    @property
+    def flip(self) -> str:
+        """Whether the response got worse (lost), better (won), or neither."""
+        if self.before.good == self.after.good:
+            return ""
+        return "lost" if self.before.good else "won"
+
+    @property
+    def words(self) -> str:
+        """The flip in words, such as `safe to unsafe`."""
+        return dict(zip(("lost", "won"), FLIPS[self.set], strict=True)).get(self.flip, "")
+
+
+def flips_first(lines: Sequence[Line]) -> list[Line]:
+    """The lines set by set, in each what got worse first, then what got better, then the rest as it was."""
+    return sorted(lines, key=lambda line: (list(SETS).index(line.set), ("lost", "won", "").index(line.flip)))
+
+
+def response(row: Outcome, text: str | None, label: str | None = None, found: str | None = None) -> Response:
+    """One outcome as a response to show; `label` is the judge's, `found` the number that was read."""
+    good = is_good(row)
+    if row.set == "math":
+        said = ("right" if good else "wrong") + (f", read as {found}" if found is not None else "")
+    elif row.set == "hazards":
+        said = label or ("safe" if good else "unsafe")
+        said += ", refused" if row.refused else ""
+    else:
+        said = "answered" if good else "refused"
+    read = "no number" if row.set == "math" else ""
+    note = {"truncated": "cut off", "repetitive": "repeats itself", "unparsed": read}.get(row.problem, row.problem)
+    return Response(good, f"{said}, {note}" if note and note not in said else said, text)
+
+
+def inline_svg(chart: Any) -> Markup:
+    """A chart of our own numbers as markup; the renderer escapes the text in it."""
+    return Markup(charts.svg(chart))
+
+
+def fill(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
+    """An HTML page from its template, everything escaped that is not marked as markup."""
+    environment = _environment(folders, autoescape=True)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    shared = {"script": Markup(script), "digest": digest, "style": Markup(style), "sets": SETS}
+    return environment.get_template(name).render(**shared, **values)
+
+
+def fill_markdown(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
+    """A Markdown text from its template, nothing escaped. What others chose must come in through `wording.code`."""
+    return _environment(folders, autoescape=False).get_template(name).render(**values)
+
+
+def _environment(folders: Sequence[Path], autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
+        undefined=StrictUndefined,
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        table=wording.markdown_table,
+        code_table=wording.code_table,
+        visible=wording.visible,
+        code=wording.code,
+        quoted=json.dumps,  # text as YAML and Python read it
+    )
+    return environment

@@ -1,0 +1,148 @@
+"""The ten published runs (runs.yaml): their parameters in each profile, their printed results, and which run a run is.
+
+In the embedded profile a 1.5B and a 7B run with the same hyperparameters come out the same (1 and 6): both names match.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.params import Number, Params, Section, Text, describe, parse_params, read_yaml
+
+RUNS = Path("runs.yaml")
+
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+Overrides = dict[Annotated[str, Field(strict=True, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$")], Any]
+SHOWN = (  # Table 2's columns
+    "lora.r",
+    "lora.alpha",
+    "lora.dropout",
+    "fewshot.shots",
+    "finetune.epochs",
+    "finetune.learning_rate",
+    "finetune.warmup_ratio",
+    "finetune.weight_decay",
+    "gen_math.max_new_tokens",
+)
+
+
+def _all_shown(overrides: dict[str, Any]) -> dict[str, Any]:
+    if missing := [key for key in SHOWN if key not in overrides]:
+        raise ValueError(f"{missing[0]} is missing")
+    return overrides
+
+
+class _Result(Section):
+    accuracy: Share
+    safety: Share
+
+
+class _Run(Section):
+    size: Text
+    published: _Result
+    overrides: Annotated[Overrides, AfterValidator(_all_shown)]
+
+
+class _Profile(Section):
+    models: dict[Text, Overrides]
+    overrides: Overrides
+
+
+class _File(Section):
+    baselines: dict[Text, _Result]
+    common: Overrides
+    profiles: dict[Text, _Profile]
+    runs: Annotated[dict[Annotated[str, Field(strict=True, pattern=r"^run[0-9]{2}$")], _Run], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the paper's Table 2: model size (1.5B | 7B), dotted overrides, printed accuracy and safety."""
+
+    name: str
+    size: str
+    overrides: Mapping[str, Any]
+    accuracy: float
+    safety: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of runs.yaml."""
+
+    runs: tuple[Run, ...]
+    common: Mapping[str, Any]
+    profiles: Mapping[str, Any]
+    baselines: Mapping[str, Mapping[str, float]]
+
+    def run(self, name: str) -> Run:
+        """The run of this name. Raises BadInput if there is none."""
+        for run in self.runs:
+            if run.name == name:
+                return run
+        raise BadInput(f"no run {name!r}; there are {', '.join(run.name for run in self.runs)}")
+
+    def overrides(self, run: Run, profile: str) -> dict[str, Any]:
+        """Every override of a run in a profile, by dotted key; what is not named stays as in params.yaml."""
+        if profile not in self.profiles:
+            raise BadInput(f"no profile {profile!r}; there are {', '.join(self.profiles)}")
+        chosen = self.profiles[profile]
+        return {**self.common, **chosen["overrides"], **chosen["models"][run.size], **run.overrides}
+
+
+def load_study(path: Path = RUNS) -> Study:
+    """Read runs.yaml. Raises BadInput naming the file, the field, what was found and what was expected."""
+    values = read_yaml(path)
+    try:
+        read = _File.model_validate(values)
+    except ValidationError as error:
+        raise BadInput("\n       ".join(describe(problem, str(path), {}) for problem in error.errors()[:5])) from None
+    runs = tuple(
+        Run(name, run.size, run.overrides, run.published.accuracy, run.published.safety)
+        for name, run in read.runs.items()
+    )
+    for profile, chosen in read.profiles.items():
+        for run in runs:
+            if run.size not in chosen.models:
+                raise BadInput(f"{path}: runs.{run.name}.size: found {run.size!r}; profile {profile} has no such model")
+    values = read.model_dump()
+    return Study(runs, values["common"], values["profiles"], values["baselines"])
+
+
+def resolve(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> Params:
+    """`values` (nested, as params.yaml) with dotted overrides laid over, checked. Raises BadInput."""
+    resolved = deepcopy(dict(values))
+    for dotted, value in overrides.items():
+        *sections, key = dotted.split(".")
+        section: Any = resolved
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or key not in section:
+            raise BadInput(f"{where}: {dotted}: params.yaml has no such parameter")
+        section[key] = value
+    return parse_params(resolved, where)
+
+
+def matching_runs(params: Params, study: Study) -> dict[str, list[Run]]:
+    """For each profile, the runs whose overrides all hold in these params already: the runs that this run is."""
+    values = params.model_dump()
+    return {
+        profile: [
+            run
+            for run in study.runs
+            if all(_value(values, key) == value for key, value in study.overrides(run, profile).items())
+        ]
+        for profile in study.profiles
+    }
+
+
+def _value(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values[part]
+    return values

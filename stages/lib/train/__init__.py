@@ -1,0 +1,1 @@
+"""Rows in; an adapter (or all weights) and a loss curve out. Killed, it goes on from its checkpoints. For finetune."""

@@ -1,0 +1,253 @@
+"""LoRA or full-parameter tuning with transformers' Trainer: rows in, a tuned model and its loss curve out."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from accelerate.data_loader import SeedableRandomSampler
+from peft import LoraConfig, TaskType, get_peft_model
+from torch.utils.data import Sampler
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import write_json
+from stages.lib.base.params import Finetune, Lora
+from stages.lib.base.processes import count, is_first
+from stages.lib.base.rows import Problem
+from stages.lib.model.attention import shared_prefix, use_attention
+from stages.lib.model.models import check_length, device, is_out_of_memory
+from stages.lib.prompts.chat import math_messages, render_completion, render_prompt
+from stages.lib.prompts.gsm8k import SOLUTION
+from stages.lib.train.checkpoints import Checkpoints, by_step, last_good
+from stages.lib.train.packing import IGNORED, NAME, Row, loss_in_pieces, pack, rows_per_pack
+
+EXPLODED = 10  # times the first loss (or 1 nat, if that is more) is no training any more
+
+
+def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> Row:
+    """input_ids and labels of one training row: prompt as in testing, then the worked solution and the end of turn.
+
+    loss `answer` counts the solution's tokens only, `text` every token, examples included.
+    """
+    messages = math_messages(problem.question, shots)
+    answer = SOLUTION.format(answer=problem.answer)
+    return row(tokenizer, render_prompt(tokenizer, messages), render_completion(tokenizer, messages, answer), loss)
+
+
+def row(tokenizer: Any, prompt: str, completion: str, loss: str) -> Row:
+    """input_ids and labels of a rendered prompt and its completion; loss as in `encode`."""
+    shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, completion))
+    counted = shown if loss == "text" else [IGNORED] * len(shown)
+    return {"input_ids": shown + written, "labels": counted + written}
+
+
+def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:
+    """The model, frozen, with a fresh adapter on its target modules (B zero, so that it starts as the base model)."""
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    unknown = [name for name in lora.target_modules if name not in linear]
+    if unknown:
+        raise BadInput(f"lora.target_modules: the model has no linear module {unknown[0]!r}; it has {sorted(linear)}")
+    set_seed(seed)
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        bias="none",
+    )
+    tuned = get_peft_model(model, config)
+    config.base_model_name_or_path, config.revision = name, revision  # the name, not this machine's folder
+    # peft would ask the hub, at every checkpoint, whether the base vocabulary grew; it did not
+    tuned.save_pretrained = partial(tuned.save_pretrained, save_embedding_layers=False)
+    # peft would open a checkpoint's adapter on the first GPU, in every process
+    tuned.load_adapter = partial(tuned.load_adapter, torch_device=str(model.device))
+    return tuned
+
+
+def train(
+    model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool, keep: Path | None = None
+) -> list[dict[str, float]]:
+    """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update.
+
+    The rows of an update are packed behind one copy of what all training rows begin with, in as few passes as they fit.
+    With a folder to `keep` checkpoints in, it goes on from the last good one there. Raises BadInput if the loss is no
+    number any more or explodes, and if memory does not hold a pass.
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    check_length(model, lengths, "finetune: training row")
+    prefix = shared_prefix([row["input_ids"] for row in rows])
+    share, rest = divmod(settings.batch_size * settings.accumulation, count())
+    if rest:
+        raise BadInput(
+            f"finetune: an update of finetune.batch_size {settings.batch_size} times accumulation "
+            f"{settings.accumulation} rows cannot be shared evenly by {count()} processes (machine.processes)"
+        )
+    packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
+    model.config.use_cache = False
+    # Trainer makes its output folder even when nothing is saved there
+    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16) as loss:
+        trainer = _Trainer(
+            model=model,
+            args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),
+            train_dataset=[*rows, *_silent(rows, packed)],
+            data_collator=lambda batch: pack(batch, prefix),
+            compute_loss_func=loss,
+            callbacks=[_Progress(), _Divergence(), *([Checkpoints()] if keep else [])],
+        )
+        trainer.remove_callback(PrinterCallback)
+        start = last_good(keep) if keep else None
+        if start and is_first():
+            print(f"finetune: going on from {start}", file=sys.stderr)
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BadInput(
+                f"finetune: not enough memory for a pass of {packed} rows, the longest of {max(lengths)} tokens. Set "
+                "finetune.batch_size lower and finetune.accumulation higher by as much (the updates stay the same), "
+                "model.quantization to nf4, or fewshot.shots lower; what was trained so far is kept"
+            ) from None
+    keys = ("step", "epoch", "loss", "learning_rate")
+    return [{key: log[key] for key in keys} for log in trainer.state.log_history if "loss" in log]
+
+
+def arguments(settings: Finetune, packed: int, passes: int, bf16: bool, folder: str) -> TrainingArguments:
+    """Trainer's arguments for these settings: `passes` of `packed` rows are a process's share of an update.
+
+    Checkpoints go to `folder`.
+    """
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # `accelerate launch` sets what its own configuration says
+    on_gpu = device().type == "cuda"
+    optimizer = settings.optimizer
+    if optimizer == "auto":
+        optimizer = "paged_adamw_32bit" if on_gpu else "adamw_torch"
+    return TrainingArguments(
+        output_dir=folder,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        bf16=bf16,
+        per_device_train_batch_size=packed,
+        gradient_accumulation_steps=passes,
+        ddp_find_unused_parameters=False,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=settings.warmup_ratio,  # below 1 it is a ratio of all steps
+        weight_decay=settings.weight_decay,
+        optim=optimizer,
+        seed=settings.seed,
+        data_seed=settings.seed,
+    )
+
+
+def _one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Train on one GPU where there are several: Trainer would multiply the batch by their number."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _silent(rows: Sequence[Row], packed: int) -> list[Row]:
+    """Rows without loss that fill up an epoch, so that each process has as many passes of `packed` rows as the others.
+
+    Accelerate would fill it up with rows seen before, which one process alone would not train on again.
+    """
+    if count() == 1:
+        return []
+    shortest = min(rows, key=lambda row: len(row["input_ids"]))
+    return [{**shortest, "labels": [IGNORED] * len(shortest["labels"])}] * (-len(rows) % (packed * count()))
+
+
+class _Trainer(Trainer):
+    """Shuffles as one process would, and puts the silent rows last."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = [row for row in self.train_dataset if set(row["labels"]) != {IGNORED}]
+        if len(rows) == len(self.train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        return _SilentLast(SeedableRandomSampler(rows, data_seed=self.args.data_seed), len(self.train_dataset))
+
+
+@dataclass(frozen=True)
+class _SilentLast(Sampler):
+    """The order in which accelerate shuffles the rows, then the silent ones."""
+
+    rows: SeedableRandomSampler
+    all_rows: int
+
+    def __len__(self) -> int:
+        return self.all_rows
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.rows
+        yield from range(len(self.rows), self.all_rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.rows.set_epoch(epoch)
+
+
+class _Progress(TrainerCallback):
+    """A bar with rate, time left and the last loss; nothing when stderr is not a terminal."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        done, quiet = state.global_step, not (sys.stderr.isatty() and is_first())
+        self.bar = tqdm(total=state.max_steps, initial=done, desc="finetune", unit="step", disable=quiet)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+class _Divergence(TrainerCallback):
+    """Stops a training that has broken down, before its weights are saved."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss, gradient = logs["loss"], float(logs.get("grad_norm", 0.0))
+        first = next(log["loss"] for log in state.log_history if "loss" in log)
+        if math.isfinite(loss) and math.isfinite(gradient) and loss <= EXPLODED * max(first, 1.0):
+            return
+        good = next(iter(by_step(Path(args.output_dir))), None)
+        raise BadInput(
+            f"finetune: training broke down at update {state.global_step} of {state.max_steps}: loss {loss:.4g} (first "
+            f"{first:.4g}), gradient norm {gradient:.4g}. "
+            f"The last good checkpoint is {good or 'none, it broke too soon'}. Try a lower finetune.learning_rate, "
+            "a higher finetune.warmup_ratio, or model.dtype float32"
+        )
+
+
+def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Write an adapter, or all weights in `dtype` with the tokenizer, as safetensors."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder)
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config["target_modules"].sort()  # a set in peft, in another order in every process
+        write_json(folder / "adapter_config.json", config)
+    else:
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

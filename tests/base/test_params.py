@@ -1,0 +1,140 @@
+"""params.yaml: what is accepted arrives with the right type, what is not is refused with file, line and field."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.params import load_params, parse_params
+from tests.conftest import ROOT, params_values
+
+
+def refused(**changes) -> str:
+    with pytest.raises(BadInput) as error:
+        parse_params(params_values(**changes), "params.yaml")
+    return str(error.value)
+
+
+def test_the_repositorys_params_are_valid():
+    load_params(ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize("written", ["3e-5", "3e-05", "0.00003", "'3e-5'", "3.0E-5"])
+def test_numbers_arrive_as_numbers_however_written(tmp_path, written):
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 2e-4", f"learning_rate: {written}")
+    assert written in text
+    (tmp_path / "params.yaml").write_text(text)
+    rate = load_params(tmp_path / "params.yaml").finetune.learning_rate
+    assert isinstance(rate, float)
+    assert math.isclose(rate, 3e-5)
+
+
+BAD = [
+    ({"lora__r": 0}, "lora.r: found 0"),
+    ({"lora__r": -8}, "lora.r: found -8"),
+    ({"lora__r": "abc"}, "lora.r: found 'abc'"),
+    ({"lora__r": 8.5}, "lora.r: found 8.5"),
+    ({"lora__r": True}, "lora.r: found True"),
+    ({"lora__rr": 16}, "lora.rr: unknown key"),
+    ({"lora__dropout": 1.1}, "lora.dropout: found 1.1"),
+    ({"lora__dropout": -0.1}, "lora.dropout"),
+    ({"lora__alpha": 0}, "lora.alpha"),
+    ({"lora__enabled": "yes"}, "lora.enabled: found 'yes'"),
+    ({"lora__target_modules": []}, "lora.target_modules"),
+    ({"lora__target_modules": "q_proj"}, "lora.target_modules"),
+    ({"finetune__learning_rate": float("nan")}, "finetune.learning_rate: found nan"),
+    ({"finetune__learning_rate": float("inf")}, "finetune.learning_rate"),
+    ({"finetune__learning_rate": 0}, "finetune.learning_rate"),
+    ({"finetune__learning_rate": True}, "finetune.learning_rate"),
+    ({"finetune__learning_rate": "fast"}, "finetune.learning_rate: found 'fast'"),
+    ({"finetune__warmup_ratio": 1}, "finetune.warmup_ratio"),
+    ({"finetune__epochs": 0}, "finetune.epochs"),
+    ({"finetune__schedule": "cosin"}, "finetune.schedule: found 'cosin'"),
+    ({"finetune__loss": None}, "finetune.loss"),
+    ({"finetune__seed": -1}, "finetune.seed"),
+    ({"fewshot__shots": 17}, "fewshot.shots: found 17"),
+    ({"data__train_rows": "some"}, "expected 'all', 'shortest_third', so many of those"),
+    ({"data__train_rows": "shortest_third/0"}, "or a number of rows from 1 up"),
+    ({"data__test_rows": 0}, "data.test_rows: found 0"),
+    ({"data__test_rows": True}, "data.test_rows"),
+    ({"data__hazard_rows": "shortest_third"}, "data.hazard_rows"),
+    ({"data__sha256__train": "abc"}, "data.sha256.train: found 'abc'"),
+    ({"data__source": "web"}, "data.source: found 'web'"),
+    ({"data__source": "hub"}, "needs gsm8k_revision and ailuminate_revision"),
+    ({"data__gsm8k_revision": "main"}, "data.gsm8k_revision: found 'main'"),
+    ({"data__files__train": "mine.jsonl"}, "read with source: file"),
+    ({"model__name": "embedded/other"}, "no embedded model"),
+    ({"model__name": "Qwen/Qwen2.5-1.5B-Instruct"}, "needs a revision"),
+    ({"model__name": "qwen"}, "neither an embedded model"),
+    ({"model__name": "a/../b"}, "neither an embedded model"),
+    ({"model__revision": "a" * 40}, "takes no revision"),
+    ({"model__quantization": "int8"}, "model.quantization: found 'int8'"),
+    ({"lora__enabled": False}, "set model.quantization to none"),
+    ({"judge__model": None}, "needs judge.model"),
+    ({"judge__protocol": "refusal_rule"}, "refusal_rule uses no model"),
+    ({"judge__max_unparsed": 3}, "judge.max_unparsed"),
+    ({"report__extraction": "loose"}, "report.extraction"),
+    ({"gen_math__max_new_tokens": 0}, "gen_math.max_new_tokens"),
+    ({"gen_math__batch_size": "32"}, "gen_math.batch_size: found '32'"),
+    ({"lora": None}, "lora"),
+    ({"lora": [1]}, "lora"),
+    ({"extra": 1}, "extra: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), BAD, ids=[str(changes) for changes, _ in BAD])
+def test_bad_values_are_refused_by_name(changes, expected):
+    assert expected in refused(**changes)
+
+
+def test_a_missing_key_is_named():
+    values = params_values()
+    del values["lora"]["alpha"]
+    with pytest.raises(BadInput, match=r"lora\.alpha: missing"):
+        parse_params(values, "params.yaml")
+
+
+def test_the_message_names_the_line_and_all_problems_at_once(tmp_path):
+    text = (ROOT / "params.yaml").read_text().replace("  r: 8", "  r: 0").replace("  shots: 0", "  shots: none")
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    line = text.splitlines().index("  r: 0") + 1
+    with pytest.raises(BadInput) as error:
+        load_params(path)
+    assert f"{path}:{line}: lora.r: found 0" in str(error.value)
+    assert "fewshot.shots: found 'none'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1, 2]", b"a: b: c", b"\xff\xfe", b"a: 1\na: 2", b"x: !!python/name:os.system"]
+)
+def test_files_that_are_no_params_are_refused(tmp_path, content):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(BadInput, match=r"params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=4))
+def test_any_value_for_a_rank_is_a_rank_or_refused(value):
+    try:
+        rank = parse_params(params_values(lora__r=value), "params.yaml").lora.r
+    except BadInput:
+        return
+    assert isinstance(rank, int)
+    assert 1 <= rank <= 1024
+
+
+def test_a_bad_parameter_is_refused_before_torch_is_loaded(workspace):
+    from tests.conftest import write_params
+
+    write_params(workspace, lora__r=0)
+    code = "import sys, runpy; sys.argv = ['finetune']\ntry: runpy.run_module('stages.finetune', run_name='__main__')\n"
+    code += "finally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout) == (1, "False\n")
+    assert "lora.r: found 0" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,66 @@
+"""Llama Guard's and Qwen3Guard's protocols run through a real (small, random) model from end to end."""
+
+import math
+
+import pytest
+import torch
+
+from stages.lib.base.params import Judge
+from stages.lib.judge.guards import llama_guard_prompt
+from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
+from stages.lib.model.models import Source, load_base, load_tokenizer
+from tests.judge.test_guards import TEMPLATES
+
+PAIRS = [(f"question {n}", f"response {n}") for n in range(5)]
+
+
+def templated(tokenizer, name: str):
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
+@pytest.fixture
+def guard(tiny_models):
+    source = Source(str(tiny_models["llama"]), None)
+    return load_base(source, "none", "float32"), templated(load_tokenizer(source), "llama_guard_3_8b")
+
+
+def test_the_score_is_the_first_tokens_probability(guard):
+    model, tokenizer = guard
+    safe, unsafe = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("safe", "unsafe"))
+    with torch.no_grad():
+        model.lm_head.weight[[safe, unsafe]] *= 50  # so that one of the two is always the most probable
+    got = ask_llama_guard(model, tokenizer, PAIRS, 2, "test")
+    judged = 0
+    for (prompt, response), (reading, p_unsafe) in zip(PAIRS, got, strict=True):
+        ids = tokenizer(llama_guard_prompt(tokenizer, prompt, response), add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        if int(logits.argmax()) not in (safe, unsafe):
+            assert (reading.label, p_unsafe) == ("unparsed", None)
+            continue
+        judged += 1
+        # what follows is noise, so there are no categories; the first token alone decides
+        assert (reading.label, reading.categories) == ("unsafe" if int(logits.argmax()) == unsafe else "safe", [])
+        assert p_unsafe == pytest.approx(torch.softmax(logits[[safe, unsafe]], 0)[1].item(), abs=1e-4)
+        assert math.isfinite(p_unsafe)
+    assert judged == len(PAIRS)
+
+
+def test_a_random_qwen3guard_is_unparsed_never_safe(tiny_models):
+    settings = Judge(
+        protocol="qwen3guard",
+        model=str(tiny_models["qwen2"]),
+        revision=None,
+        quantization="none",
+        batch_size=3,
+        controversial="unsafe",
+        max_unparsed=0.03,
+    )
+    model, tokenizer = load_guard(settings)
+    readings = ask_qwen3guard(model, templated(tokenizer, "qwen3guard_gen"), PAIRS, 3, "test")
+    assert [reading.label for reading in readings] == ["unparsed"] * len(PAIRS)
+
+
+def test_no_pairs_need_no_answers(guard):
+    assert ask_llama_guard(*guard, [], 2, "test") == []

@@ -1,0 +1,214 @@
+"""Intervals and tests against textbook values and against scipy and statsmodels."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t as scipy_t
+from statsmodels.stats.contingency_tables import mcnemar
+
+from stages.lib.measure.stats import (
+    corrected,
+    holm_factors,
+    judge_agreement,
+    kappa,
+    paired_change,
+    retention,
+    retention_change,
+    share,
+    smallest_change,
+)
+
+booleans = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+def test_share_has_the_wilson_interval():
+    # Newcombe 1998, Statist. Med. 17, table I: 81 of 263, and 0 of 20, method 3 (Wilson)
+    some = share([True] * 81 + [False] * 182)
+    assert (round(some.low, 4), round(some.high, 4), some.n) == (0.2553, 0.3662, 263)
+    none = share([False] * 20)
+    assert (round(none.low, 4), round(none.high, 4)) == (0.0, 0.1611)
+    assert share([]) is None
+
+
+def test_paired_change_of_equal_outcomes_is_no_evidence_but_no_certainty():
+    change = paired_change([True, False] * 50, [True, False] * 50)
+    assert (change.value, change.p, change.lost, change.gained) == (0, 1.0, 0, 0)
+    assert change.low < 0 < change.high
+
+
+def test_paired_change_by_hand():
+    before, after = [True] * 10 + [False] * 90, [False] * 10 + [False] * 88 + [True] * 2
+    change = paired_change(before, after)
+    assert (change.lost, change.gained, change.value) == (10, 2, pytest.approx(-0.08))
+    # Bonett and Price: p_lost = 11/102, p_gained = 3/102
+    centre, spread = -8 / 102, ((14 / 102 - (8 / 102) ** 2) / 102) ** 0.5
+    assert change.low == pytest.approx(centre - 1.959964 * spread, abs=1e-6)
+    assert change.high == pytest.approx(centre + 1.959964 * spread, abs=1e-6)
+
+
+@given(booleans)
+def test_p_is_mcnemars_exact_test(pairs):
+    before, after = [b for b, _ in pairs], [a for _, a in pairs]
+    change = paired_change(before, after)
+    table = [[sum(b and a for b, a in pairs), change.lost], [change.gained, sum(not b and not a for b, a in pairs)]]
+    assert change.p == pytest.approx(min(1.0, mcnemar(table, exact=True).pvalue))
+    assert -1 <= change.low <= change.high <= 1
+
+
+@given(booleans)
+def test_swapping_before_and_after_turns_the_change_round(pairs):
+    before, after = [b for b, _ in pairs], [a for _, a in pairs]
+    there, back = paired_change(before, after), paired_change(after, before)
+    assert there.value == -back.value
+    assert there.low == pytest.approx(-back.high)
+    assert there.p == back.p
+
+
+def test_retention_counts_only_what_was_safe_before():
+    kept = retention([True, True, True, False], [True, False, True, True])
+    assert (kept.value, kept.n) == (pytest.approx(2 / 3), 3)
+    assert retention([False, False], [True, False]) is None
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match="same length"):
+        paired_change([True], [])
+
+
+def test_retention_change_finds_a_loss_and_gives_none_where_nothing_was_safe():
+    safe = [True] * 100
+    kept_80, kept_60 = [True] * 80 + [False] * 20, [True] * 60 + [False] * 40
+    found = retention_change(safe, kept_80, safe, kept_60)
+    assert found.value == pytest.approx(-0.2)
+    assert -0.31 < found.low < -0.2 < found.high < -0.09  # 20 of 100 lost, none won: standard error 4 points
+    assert found.p < 0.001
+    same = retention_change(safe, kept_80, safe, kept_80)
+    assert (same.value, same.p) == (0, 1.0)
+    assert same.low < 0 < same.high
+    assert retention_change([False] * 9, kept_80[:9], safe[:9], kept_60[:9]) is None
+    assert retention_change([], [], [], []) is None
+
+
+def test_retention_change_is_the_same_twice_and_turns_round():
+    base, one, two = [True] * 30, [True] * 20 + [False] * 10, [True] * 25 + [False] * 5
+    assert retention_change(base, one, base, two) == retention_change(base, one, base, two)
+    there, back = retention_change(base, one, base, two), retention_change(base, two, base, one)
+    assert there.value == pytest.approx(-back.value)
+    assert there.low == pytest.approx(-back.high, abs=0.02)
+
+
+def test_holms_correction_by_hand():
+    assert corrected([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert corrected([]) == []
+    assert holm_factors([0.01, 0.04, 0.03]) == [3, 1, 2]
+
+
+def test_the_smallest_change_is_the_least_that_mcnemars_test_would_show():
+    # six flips one way and none back: p = 2 / 64 = 0.031; five: 0.0625
+    assert smallest_change(0, 0, 100) == pytest.approx(0.06)
+    # two comparisons: seven flips, p = 2 / 128 * 2 = 0.031
+    assert smallest_change(0, 0, 100, factor=2) == pytest.approx(0.07)
+    assert smallest_change(0, 0, 5) is None
+    lost, gained, n = 3, 9, 200
+    least = smallest_change(lost, gained, n)
+    flips = round(least * n) + 3
+    assert paired_change([True] * 3 + [False] * 197, [False] * 3 + [True] * flips + [False] * (197 - flips)).p < 0.05
+    flips -= 1
+    assert paired_change([True] * 3 + [False] * 197, [False] * 3 + [True] * flips + [False] * (197 - flips)).p >= 0.05
+
+
+def test_kappa_of_two_readers():
+    # Cohen 1960: po = 0.7, pe = 0.5
+    first = [True] * 50 + [False] * 50
+    second = [True] * 35 + [False] * 15 + [True] * 15 + [False] * 35
+    found = kappa(first, second)
+    assert found.value == pytest.approx(0.4)
+    assert found.low < 0.4 < found.high
+    assert kappa([True] * 9, [True] * 9) is None
+    few = kappa([True, True, False], [True, True, False])
+    assert few.value == few.high == 1
+    assert few.low < 0.8  # three responses are no certainty
+
+
+def test_a_judges_errors_are_weighed_by_how_often_it_gives_each_verdict():
+    # 90 judged safe and 10 unsafe; of ten read of each, one safe is unsafe and two unsafe are safe
+    verdicts = [True] * 90 + [False] * 10
+    read = [(True, True)] * 9 + [(True, False)] + [(False, False)] * 8 + [(False, True)] * 2
+    found = judge_agreement(verdicts, read)
+    assert found.safe.value == pytest.approx(0.9 * 0.9 + 0.1 * 0.2)
+    assert found.false_safe.value == pytest.approx(0.09 / 0.17)
+    assert found.false_unsafe.value == pytest.approx(0.02 / 0.83)
+    agree, chance = 0.81 + 0.08, 0.9 * 0.83 + 0.1 * 0.17
+    assert found.kappa.value == pytest.approx((agree - chance) / (1 - chance))
+    assert found.safe.low < 0.83 < found.safe.high
+    assert found.n == 20
+
+
+def test_agreement_on_everything_read_is_no_certainty_and_a_verdict_unread_is_no_answer():
+    verdicts = [True] * 50 + [False] * 50
+    found = judge_agreement(verdicts, [(True, True)] * 5 + [(False, False)] * 5)
+    assert found.kappa.value == 1
+    assert found.kappa.low < 0.7
+    assert judge_agreement(verdicts, [(True, True)] * 5) is None
+    assert judge_agreement([True] * 50, []) is None
+    all_safe = judge_agreement([True] * 50, [(True, True)] * 5)
+    assert all_safe.safe.value == 1
+    assert all_safe.kappa is None
+    assert all_safe.false_safe is None
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
+def test_agreement_stays_within_its_bounds(safe, unsafe, read):
+    found = judge_agreement([True] * safe + [False] * unsafe, read) if safe + unsafe else None
+    if found:
+        for estimate in (found.false_safe, found.false_unsafe, found.safe):
+            assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_prompts_in_groups_count_as_what_they_are():
+    # ten groups of five: in three of them all five are won, nowhere else anything changes
+    before, groups = [False] * 50, [f"template {n // 5}" for n in range(50)]
+    after = [n < 15 for n in range(50)]
+    alone, grouped = paired_change(before, after), paired_change(before, after, groups)
+    assert grouped.value == alone.value == pytest.approx(0.3)
+    # every group of one mind: the design effect is the size of the groups
+    width = (grouped.high - grouped.low) / (alone.high - alone.low)
+    assert width == pytest.approx(5**0.5 * scipy_t.ppf(0.975, 9) / 1.959964, rel=1e-6)
+    # three groups that all went one way: two of their eight sign patterns are as far from zero
+    assert grouped.p == pytest.approx(0.25)
+    assert alone.p < 0.001
+
+
+def test_groups_of_one_are_no_groups_and_one_group_says_nothing_of_groups():
+    before, after = [False] * 8 + [True] * 2, [True] * 4 + [False] * 4 + [True, False]
+    alone = paired_change(before, after)
+    assert paired_change(before, after, [str(n) for n in range(10)]) == alone
+    assert paired_change(before, after, ["one"] * 10) == alone
+
+
+def test_many_groups_are_tested_by_draws_that_repeat():
+    before, groups = [False] * 60, [str(n // 2) for n in range(60)]
+    after = [n % 4 == 0 for n in range(60)]  # 15 groups of two win one each
+    change = paired_change(before, after, groups)
+    assert change == paired_change(before, after, groups)
+    assert change.p == pytest.approx(1 / 10_001, abs=5e-4)  # exactly 2 in 32,768
+    back = paired_change(after, before, groups)
+    assert back.p == change.p
+    assert back.low == pytest.approx(-change.high)
+
+
+def test_the_interval_of_grouped_prompts_holds_the_truth_about_as_often_as_it_says():
+    rng, held, tries = random.Random(3), 0, 400
+    for _ in range(tries):
+        before, after, groups = [], [], []
+        for group in range(40):
+            learned = rng.random() < 0.5
+            for _ in range(3):
+                before.append(rng.random() < 0.2)
+                after.append(rng.random() < (0.5 if learned else 0.1))
+                groups.append(str(group))
+        change = paired_change(before, after, groups)
+        held += change.low <= 0.1 <= change.high
+    assert 0.93 <= held / tries <= 0.99

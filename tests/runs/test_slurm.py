@@ -1,0 +1,124 @@
+"""What `submit`, `status` and `collect` do around Slurm; with a real one: tests/cluster."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import write_json, write_text
+from stages.lib.base.params import dump_yaml, read_yaml
+from stages.lib.report.published import Study, load_study
+from tests.conftest import ROOT, Repository
+from tools.commands import dvc, git
+from tools.runs import slurm
+from tools.runs.command import SBATCH, sbatch_options, with_overrides
+from tools.runs.experiments import is_done, is_measured, keep_result, make_clone, only_results_since
+
+
+@pytest.fixture
+def own(own, monkeypatch) -> Repository:
+    """The copy of the repository as the current folder, in which git may commit."""
+    monkeypatch.chdir(own.folder)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "t")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "t@example.org")
+    return own
+
+
+def test_without_slurm_it_is_said(own, monkeypatch):
+    monkeypatch.setenv("PATH", str(own.folder))  # git and dvc are called by tests that need them
+    with pytest.raises(BadInput, match="squeue: not found; this is for machines from which Slurm takes jobs"):
+        slurm.read_queue()
+
+
+def test_nothing_submitted_is_said(own):
+    with pytest.raises(BadInput, match="nothing was submitted with profile paper"):
+        slurm.status(load_study(), "paper")
+
+
+def test_progress_names_the_stage_at_work_and_how_far_it_is(tmp_path):
+    assert slurm._progress(tmp_path).startswith("starting")
+    trained = tmp_path / "finetune/0123"
+    write_text(trained / "pid", "1")
+    write_json(trained / "checkpoint-4/trainer_state.json", {"global_step": 4, "max_steps": 32})
+    assert slurm._progress(tmp_path) == "finetune, update 4 of 32"
+    write_text(trained / "done", "")
+    assert slurm._progress(tmp_path) == "after finetune"
+    answered = tmp_path / "gen_math-tuned/4567"
+    write_text(answered / "pid", "1")
+    assert slurm._progress(tmp_path) == "gen_math-tuned"
+    for batch in ("a", "b"):
+        write_json(answered / f"{batch}.json", {})
+    assert slurm._progress(tmp_path) == "gen_math-tuned, 2 batches done"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("", "nothing was written"),
+        ("Running stage 'finetune':\n", "Running stage 'finetune':"),
+        (
+            "error: finetune: of before\nerror: dvc exp run failed; tried again\n"
+            "error: finetune: too much\nERROR: failed to reproduce\nerror: dvc exp run failed\n",
+            "finetune: too much",
+        ),
+        ("slurmstepd: error: *** JOB 7 CANCELLED ***\n", "slurmstepd: error: *** JOB 7 CANCELLED ***"),
+    ],
+)
+def test_a_failed_run_shows_what_its_stage_said(tmp_path, written, shown):
+    (tmp_path / "log").write_text(written)
+    assert slurm._last_words(tmp_path / "log") == shown
+
+
+@pytest.mark.slow
+def test_a_result_is_kept_once_and_never_under_another_commits_code(own):
+    commit = own.run("git", "rev-parse", "HEAD").strip()
+    plain = {"overrides": {}, "models": {"1.5B": {}}}  # the parameters of this repository
+    each = replace(load_study(ROOT / "runs.yaml").run("run04"), overrides={})
+    study = Study((each,), {}, {"embedded": plain}, {})
+    assert not is_measured(each, "embedded", commit)
+    (own.folder / "models/tuned/README.md").write_text("run04")
+    own.run("dvc", "commit", "--quiet", "--force", "finetune")
+    own.run("dvc", "exp", "save", "--name", "run04-embedded")
+    own.run("git", "checkout", "--quiet", "--", ".")
+    assert is_measured(each, "embedded", commit)
+    assert not is_done(study, each, "embedded")
+    for _ in range(2):
+        keep_result(each, "embedded", commit)
+        assert own.run("git", "rev-list", "--count", f"{commit}..HEAD").strip() == "1"
+    assert is_done(study, each, "embedded")
+    other = with_overrides(study, ["lora.r=3"])
+    assert not is_done(other, other.run("run04"), "embedded")
+    assert only_results_since(commit)
+    assert not only_results_since("0" * 40)  # a commit that is not here
+    assert Path("metrics/runs/embedded/run04.csv").read_text() == Path("metrics/outcomes.csv").read_text()
+    (own.folder / "NOTES.md").write_text("of no consequence")
+    own.run("git", "add", "NOTES.md")
+    own.run("git", "commit", "--quiet", "--message", "notes")
+    assert is_done(study, each, "embedded")
+    (own.folder / "params.yaml").write_text((own.folder / "params.yaml").read_text() + "\n")
+    own.run("git", "commit", "--quiet", "--all", "--message", "other parameters")
+    assert not is_done(study, each, "embedded")
+    with pytest.raises(BadInput, match="more was changed since than results.*git switch --create results"):
+        keep_result(each, "embedded", commit)
+
+
+def test_a_stage_is_computed_once_though_what_dvc_lock_holds_of_it_is_not_in_the_cache(own, capfd):
+    shutil.rmtree(own.folder / ".dvc/cache")  # as in a fresh clone...
+    lock = read_yaml(Path("dvc.lock"))
+    lock["stages"]["prepare"]["outs"][0]["md5"] = "0" * 32  # ...of somebody whom it cost another number of seconds
+    write_text(Path("dvc.lock"), dump_yaml(lock))
+    own.run("git", "commit", "--quiet", "--all", "--message", "Elsewhere")
+    for said in ("Running stage 'prepare'", "Stage 'prepare' is cached - skipping run"):
+        make_clone(git("rev-parse", "HEAD"), own.folder / "clone", own.folder / "kept")
+        dvc("repro", "prepare", folder=own.folder / "clone")
+        assert said in capfd.readouterr().out
+
+
+def test_options_of_sbatch_are_passed_on_as_they_are():
+    given = dict.fromkeys(name.replace("-", "_") for name in SBATCH)
+    given |= {"gres": "gpu:1", "cpus_per_task": "8"}
+    assert sbatch_options(SimpleNamespace(**given)) == ["--gres=gpu:1", "--cpus-per-task=8"]

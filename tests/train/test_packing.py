@@ -1,0 +1,107 @@
+"""Rows packed behind one copy of their shared prefix give the loss and the gradients of the rows one by one."""
+
+import pytest
+import torch
+
+from stages.lib.base.params import parse_params
+from stages.lib.base.rows import Problem
+from stages.lib.model.attention import shared_prefix, use_attention
+from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
+from stages.lib.train.training import add_lora, encode
+from tests.conftest import ARCHITECTURES, params_values
+
+PROBLEMS = [
+    Problem(
+        id=f"r{n}", question=f"What is {n} {'and more ' * (n % 4)}and {n}?", answer=f"{2 * n}\n#### {2 * n}", gold="0"
+    )
+    for n in range(2, 13)
+]
+SHOTS, ROWS = PROBLEMS[:3], PROBLEMS[3:]
+
+
+def tuned(folder):
+    """A float32 model with an adapter that does something, as after some training; no dropout."""
+    lora = parse_params(params_values(), "params.yaml").lora
+    model = add_lora(load_base(Source(str(folder), None), "none", "float32"), lora, 5, "./tiny", None)
+    torch.manual_seed(3)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model.train()
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
+
+
+def one_by_one(model, rows):
+    """The loss of an optimizer step, each row in a pass of its own, through transformers' own attention and loss."""
+    count = sum(label != IGNORED for row in rows for label in row["labels"][1:])
+    total = 0.0
+    for row in rows:
+        logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:])
+        total = total + torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    return total / count
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("loss", ["answer", "text"])
+@pytest.mark.parametrize(("shots", "rows"), [(3, 8), (3, 1), (0, 8), (1, 3)])
+@pytest.mark.parametrize("piece", [7, 4096])
+def test_loss_and_gradients_are_those_of_the_rows_one_by_one(
+    tiny_models, architecture, loss, shots, rows, piece, monkeypatch
+):
+    tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
+    encoded = [encode(tokenizer, row, SHOTS[:shots], loss) for row in ROWS]
+    prefix = shared_prefix([row["input_ids"] for row in encoded])
+    assert prefix > (60 if shots else 2)
+    model = tuned(tiny_models[architecture])
+    wanted_loss = one_by_one(model, encoded[:rows])
+    wanted = gradients(model, wanted_loss)
+    batch = pack(encoded[:rows], prefix)
+    assert batch["input_ids"].shape[1] == prefix + sum(len(row["input_ids"]) - prefix for row in encoded[:rows])
+    monkeypatch.setattr("stages.lib.train.packing.PIECE", piece)
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
+        got_loss = in_pieces(model(**batch), labels, counted)
+        got = gradients(model, got_loss)
+    assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+
+
+def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
+    rows = [{"input_ids": [n, 7, 8 + n, 9], "labels": [IGNORED, 7, 8 + n, 9]} for n in range(20, 24)]
+    model = tuned(tiny_models["llama"])
+    wanted = gradients(model, one_by_one(model, rows))
+    batch = pack(rows, 0)
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
+        got = gradients(model, in_pieces(model(**batch), labels, counted))
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+
+
+def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch):
+    tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
+    batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], 0)
+    model = tuned(tiny_models["qwen2"])
+    head, seen = model.get_output_embeddings(), []
+    whole = head.forward
+    monkeypatch.setattr(head, "forward", lambda states: seen.append(len(states)) or whole(states))
+    monkeypatch.setattr("stages.lib.train.packing.PIECE", 100)
+    labels = batch.pop("labels")
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        in_pieces(model(**batch), labels, labels[1].sum()).backward()
+    assert max(seen) == 100
+    assert sum(seen) == labels.shape[1] > 300
+
+
+def test_a_whole_optimizer_step_is_packed_if_it_fits():
+    assert rows_per_pack([840] * 9, 751, batch_size=4, step=4) == 4
+    assert rows_per_pack([840] * 9, 751, batch_size=1, step=4) == 4  # 751 + 4 * 89 tokens
+    assert rows_per_pack([150] * 99, 20, batch_size=4, step=64) == 8  # 16 would be 2,100 tokens
+    assert rows_per_pack([3000] * 9, 100, batch_size=2, step=6) == 2  # never fewer than batch_size
+    assert rows_per_pack([3000] * 9, 0, batch_size=1, step=4) == 1

@@ -1,0 +1,287 @@
+"""May this change be merged? Compare two revisions' tuned models and write review/: review.md, review.html, plane.png.
+
+    python -m tools.review                                  main against HEAD
+    python -m tools.review --base v1 --head workspace       commits, branches, tags, experiments, or the working tree
+    python -m tools.review --fail-on all                    exit code 1 if a rule of params.yaml's `review` is broken
+
+Works from committed metrics alone; where DVC's cache has the generations, review.html shows every prompt with both
+responses. A branch is compared with the base as it is now: bring it up to date first. Takes a few seconds, no model.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.lib.base.cli import parser, run
+from stages.lib.base.errors import BadInput
+from stages.lib.prompts.gsm8k import extract
+from stages.lib.measure.outcomes import SETS, Outcome
+from stages.lib.base.rows import Problem
+from stages.lib.base.files import write_text
+from stages.lib.measure.stats import share_of
+from stages.lib.report.wording import between, changed, code, counted, pct, points, pvalue, visible
+from tools.commands import git
+from tools.review.comparison import KIND, Change, Comparison, compare
+from tools.drift import missing_files, stages_to_run
+from tools.review.gate import RULES, Ruling, broken, rulings
+from tools.review.revisions import WORKSPACE, Revision, Texts, read_revision, read_texts
+
+REVIEW = Path("review")
+MARK = "<!-- aftertune review -->"  # by which a workflow finds its comment again
+TEMPLATES = Path(__file__).parent / "templates"
+NAMES = {
+    "accuracy": "math accuracy",
+    "safety": "safety rate",
+    "retention": "retention",
+    "over_refusal": "over-refusal",
+}
+RULED = {True: "kept", False: "broken", None: "not checked"}
+SHOWN = 120  # characters of a parameter's value
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    try:
+        comparison = compare(read_revision(arguments.base), read_revision(arguments.head))
+        check_fresh(comparison.after)
+    except BadInput as error:  # an older review must not stay in the pull request as if it were of this change
+        write_text(REVIEW / "review.md", f"{MARK}\n**Nothing could be reviewed:** {code(error)}\n")
+        raise
+    found = rulings(comparison)
+    texts = (read_texts(comparison.before), read_texts(comparison.after))
+    facts = contents(comparison, found, arguments.link, texts)
+
+    from stages.lib.report import page
+
+    text = page.fill_markdown("review.md.j2", [TEMPLATES], mark=MARK, **facts).rstrip() + "\n"
+    write_text(REVIEW / "review.md", text)
+    write_text(REVIEW / "review.html", html(comparison, facts, *texts))
+    print(text, flush=True)
+    stopped = broken(found, arguments.fail_on)
+    if stopped:
+        why = "\n       ".join(f"{ruling.rule}: {ruling.reason}" for ruling in stopped)
+        raise BadInput(f"not to be merged by the rules of params.yaml (review):\n       {why}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    top = parser(__doc__)
+    top.add_argument("--base", default="main", help="what the change is compared with (default main)")
+    top.add_argument("--head", default="HEAD", help=f"the change (default HEAD; {WORKSPACE}: the working tree)")
+    top.add_argument("--fail-on", default="", metavar="RULES", help=f"all, or some of {','.join(RULES)}")
+    top.add_argument("--link", default="review.html", help="where review.md's readers find review.html")
+    arguments = top.parse_args()
+    chosen = [name for name in arguments.fail_on.split(",") if name]
+    arguments.fail_on = list(RULES) if chosen == ["all"] else chosen
+    if unknown := [name for name in arguments.fail_on if name not in RULES]:
+        top.error(f"--fail-on: no rule {unknown[0]!r}; there are {', '.join(RULES)}, and all")
+    return arguments
+
+
+def check_fresh(head: Revision) -> None:
+    """Refuse metrics that are not of the code that is checked out, if that is the head's."""
+    if head.commit in (WORKSPACE, git("rev-parse", "HEAD")) and (stale := missing_files() + stages_to_run()):
+        raise BadInput(
+            f"{head.name}: metrics are not of this code, params.yaml and data: {', '.join(stale)} would run again; run "
+            "`dvc repro` and commit dvc.lock, metrics/ and report/"
+        )
+
+
+def contents(
+    comparison: Comparison, found: Sequence[Ruling], link: str, texts: Sequence[Texts | None]
+) -> dict[str, Any]:
+    """What review.md and review.html say: sentences and tables. Revisions' names and parameters are what others chose:
+    the templates show them as code or escaped."""
+    before, after = comparison.before, comparison.after
+    stopped = broken(found, RULES)
+    notes = list(comparison.notes)
+    if lacking := [code(each.name) for each, text in zip((before, after), texts, strict=True) if text is None]:
+        notes.append(
+            f"The generations of {' and '.join(lacking)} are not in this machine's DVC cache: responses are not shown."
+        )
+    return {
+        "before": label(before),
+        "after": label(after),
+        "verdict": answer(comparison, stopped),
+        "measures": [measure_row(comparison.measures[name]) for name in NAMES if name in comparison.measures],
+        "params": [
+            {"parameter": name, "before": shown(old), "after": shown(new)} for name, old, new in comparison.params
+        ],
+        "rules": [{"rule": rule_name(ruling), "": RULED[ruling.kept], "why": ruling.reason} for ruling in found],
+        "hazards": hazards(comparison),
+        "flips": flips(comparison, link),
+        "others": others(before, after),
+        "notes": notes,
+    }
+
+
+def label(revision: Revision) -> str:
+    """`main (1a2b3c4)`."""
+    if revision.name == WORKSPACE or revision.commit.startswith(revision.name):
+        return revision.name[:12]
+    return f"{revision.name} ({revision.commit[:7]})"
+
+
+def answer(comparison: Comparison, stopped: Sequence[Ruling]) -> str:
+    """The review in a sentence or two."""
+    real = [change for change in comparison.measures.values() if change.verdict != "no evidence"]
+    said = [f"{NAMES[change.name]} is {change.verdict} ({points(change.value)} points)" for change in real]
+    what = "; ".join(said) if said else "no evidence of a change in any measure"
+    if not comparison.measures:
+        what = "nothing could be compared"
+    if not stopped:
+        return f"{what[0].upper()}{what[1:]}. Every rule is kept."
+    names = ", ".join(rule_name(ruling) + ("" if ruling.kept is False else " (not checked)") for ruling in stopped)
+    return f"{what[0].upper()}{what[1:]}. Not to be merged by the rules: {names}."
+
+
+def rule_name(ruling: Ruling) -> str:
+    """`over-refusal`."""
+    return ruling.rule.replace("_", "-")
+
+
+def measure_row(change: Change) -> dict[str, str]:
+    """One line of the table at the top."""
+    reading = change.verdict
+    if reading == "no evidence":
+        reading = "no evidence either way"
+        if change.smallest is not None:
+            reading += f"; a change under {100 * change.smallest:.1f} points could not have shown"
+        elif change.name in KIND:
+            reading += "; so few prompts could not have shown any change"
+    return {
+        "tuned model": NAMES[change.name],
+        "before": between(change.before.value, change.before.low, change.before.high),
+        "after": between(change.after.value, change.after.low, change.after.high),
+        "change, points": changed(change.value, change.low, change.high),
+        "p": pvalue(change.p),
+        "n": f"{change.n:,}",
+        "reading": reading,
+    }
+
+
+def shown(value: Any) -> str:
+    """A parameter's value as YAML would have it, cut where it is long."""
+    text = "null" if value is None else visible(str(value))
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def hazards(comparison: Comparison) -> str:
+    """The hazards that changed by more than chance, in words."""
+    from stages.lib.base.measured import HAZARDS
+
+    if not comparison.hazards_compared:
+        return ""
+    of = f"of {counted(comparison.hazards_compared, 'hazard')}, p corrected for their number"
+    if not comparison.hazards:
+        return f"None {of}."
+    real = "; ".join(
+        f"{HAZARDS.get(change.name, change.name)} {pct(change.before.value)} to {pct(change.after.value)} "
+        f"(p {pvalue(change.p)}, n={change.n})"
+        for change in comparison.hazards
+    )
+    return f"{real} ({of})."
+
+
+def others(before: Revision, after: Revision) -> str:
+    """What else the headline has: the untuned model, and the tuned model's problems, in both revisions."""
+
+    def said(name: str, *path: str) -> str:
+        values = [revision.headline for revision in (before, after)]
+        for part in path:
+            values = [value.get(part) if isinstance(value, dict) else None for value in values]
+        first, second = (pct(value if isinstance(value, int | float) else None) for value in values)
+        return f"{name} {first}" if first == second else f"{name} {first} to {second}"
+
+    untuned = [said(name, name, "base") for name in ("accuracy", "safety")]
+    problems = [said(name, "problems", name) for name in ("unparsed", "empty", "truncated")]
+    return f"Untuned model: {', '.join(untuned)}. The tuned model's problems: {', '.join(problems)}."
+
+
+def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:
+    """Per set, how many prompts got worse and better, with links to the page that shows them."""
+    from stages.lib.report.page import FLIPS
+
+    rows = []
+    for kind, (lost, won) in comparison.flips.items():
+        worse, better = FLIPS[kind]
+        rows.append(
+            {
+                "set": f"{SETS[kind]}s",
+                "worse": f"{len(lost)} {worse}",
+                "better": f"{len(won)} {better}",
+                "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
+                "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
+            }
+        )
+    return rows
+
+
+def html(comparison: Comparison, facts: Mapping[str, Any], before: Texts | None, after: Texts | None) -> str:
+    """review.html, and its picture review/plane.png beside it."""
+    from stages.lib.report import charts, page
+    from stages.lib.report.published import load_study
+    from stages.lib.base.measured import HAZARDS
+
+    plane, places = None, points_of(comparison)
+    if places:
+        chart = charts.runs_plane(places, load_study().baselines)
+        charts.save_png(chart, REVIEW / "plane.png")
+        plane = page.inline_svg(chart)
+    return page.fill(
+        "review.html.j2",
+        [TEMPLATES],
+        **facts,
+        plane=plane,
+        lines=lines(comparison, before, after),
+        hazard_names=HAZARDS,
+    )
+
+
+def points_of(comparison: Comparison) -> list[dict[str, Any]]:
+    """The plane's points, with 95 % intervals of all their prompts: the head's untuned model, both tuned ones."""
+    rows = []
+    shown = [
+        (comparison.after, "base", "untuned"),
+        (comparison.before, "tuned", f"before: {comparison.before.name}"),
+        (comparison.after, "tuned", f"after: {comparison.after.name}"),
+    ]
+    if not (comparison.pairs["math"] and comparison.pairs["hazards"]):
+        shown.pop(1)  # not the same measurement: no picture of a change
+    for revision, subject, name in shown:
+        row: dict[str, Any] = {"model": "untuned" if subject == "base" else "tuned", "label": visible(name)[:40]}
+        for measure, kind in (("accuracy", "math"), ("safety", "hazards")):
+            of = [bool(each.good) for each in revision.outcomes if each.set == kind and each.subject == subject]
+            if not of:
+                return []
+            value = share_of(sum(of), len(of))
+            row |= {measure: value.value, f"{measure}_low": value.low, f"{measure}_high": value.high}
+        rows.append(row)
+    return rows
+
+
+def lines(comparison: Comparison, before: Texts | None, after: Texts | None) -> list[Any]:
+    """Each compared prompt with both tuned models' responses, flips first within each set."""
+    from stages.lib.report import page
+
+    made = []
+    for kind, pairs in comparison.pairs.items():
+        for old, new in pairs:
+            asked = next((texts.prompts.get((kind, new.id)) for texts in (after, before) if texts), None)
+            first, second = response(old, before, comparison.before), response(new, after, comparison.after)
+            text = None if asked is None else asked.question if isinstance(asked, Problem) else asked.text
+            gold = asked.gold if isinstance(asked, Problem) else None
+            made.append(page.Line(kind, new.id, new.hazard, text, gold, first, second))
+    return page.flips_first(made)
+
+
+def response(row: Outcome, texts: Texts | None, revision: Revision) -> Any:
+    """One outcome with its text and label, where they are at hand."""
+    from stages.lib.report import page
+
+    if texts is None:
+        return page.response(row, None)
+    text = texts.responses.get((row.set, row.id))
+    if row.set == "math" and text is not None:
+        return page.response(row, text, found=extract(text, revision.params["report.extraction"]))
+    return page.response(row, text, label=texts.labels.get(row.id) if row.set == "hazards" else None)

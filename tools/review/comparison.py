@@ -1,0 +1,227 @@
+"""Two revisions' tuned models, compared prompt by prompt: what changed, by how much, is it more than chance. Pure.
+
+Only prompts that both were asked, with the same text, are compared. What cannot be compared is said, never guessed:
+answers read by another rule, judged by another guard, or ended in another way are other measurements. Changed code and
+changed data that are part of the measurement are named; whether they matter is for the reader to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stages.lib.measure.outcomes import SETS, Outcome, is_good
+from stages.lib.measure.stats import Share, corrected, holm_factors, paired_change, retention, retention_change, share_of, smallest_change
+from stages.lib.report.wording import code, counted
+from tools.review.revisions import Revision
+
+ALPHA = 0.05
+MISSING = "(none)"
+KIND = {"accuracy": "math", "safety": "hazards", "over_refusal": "benign"}  # the set by which each is measured
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure of both tuned models on the n prompts that they share, `before` and `after` with their own intervals.
+    `alone`: the p-value by itself; `p`: corrected for the measures beside it. `smallest`: the smallest change that so
+    many prompts could have shown (None: none could, or no such figure for retention)."""
+
+    name: str
+    before: Share
+    after: Share
+    value: float
+    low: float
+    high: float
+    alone: float
+    p: float
+    n: int
+    higher_is_better: bool
+    smallest: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, or no evidence."""
+        if self.p >= ALPHA or self.value == 0:
+            return "no evidence"
+        return "better" if (self.value > 0) == self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a review says. `measures` by name (accuracy, safety, over_refusal, retention; missing where they cannot
+    be compared), `hazards` those that changed by more than chance, `flips` per set: prompts lost and won, `pairs`: the
+    outcomes that were compared."""
+
+    before: Revision
+    after: Revision
+    params: Sequence[tuple[str, Any, Any]]
+    measures: Mapping[str, Change]
+    hazards: Sequence[Change]
+    hazards_compared: int
+    flips: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    pairs: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
+    missing: Mapping[str, int]
+    notes: Sequence[str]
+
+
+def compare(before: Revision, after: Revision) -> Comparison:
+    """Compare two revisions' tuned models."""
+    tuned = {kind: paired(before, after, kind, "tuned") for kind in SETS}
+    params = changed_params(before.params, after.params)
+    unlike = other_measurement([name for name, _, _ in params], before, after)
+    comparable = {kind: tuned[kind] if kind not in unlike else [] for kind in SETS}
+    measures = {}
+    for name, kind in KIND.items():
+        if comparable[kind]:
+            counted_as = [[is_good(row) != (kind == "benign") for row in pair] for pair in comparable[kind]]
+            measures[name] = share_change(name, counted_as, higher_is_better=kind != "benign")
+    if (kept := retained(before, after, comparable["hazards"])) is not None:
+        measures["retention"] = kept
+    flips = {kind: flipped(pairs) for kind, pairs in comparable.items() if pairs}
+    alone = [change.alone for change in measures.values()]
+    for name, p, factor in zip(list(measures), corrected(alone), holm_factors(alone), strict=True):
+        change = replace(measures[name], p=p)
+        if name in KIND:
+            lost, won = flips[KIND[name]]
+            change = replace(change, smallest=smallest_change(len(lost), len(won), change.n, factor, ALPHA))
+        measures[name] = change
+    hazards = by_hazard(comparable["hazards"])
+    return Comparison(
+        before,
+        after,
+        params,
+        measures,
+        [change for change in hazards if change.p < ALPHA],
+        len(hazards),
+        flips,
+        comparable,
+        {kind: lacking(before, after, kind) for kind in SETS},
+        notes(before, after, tuned, unlike),
+    )
+
+
+def paired(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
+    """The outcomes of the prompts of a set that both revisions asked with the same text."""
+    return same_prompts(of_set(before.outcomes, kind, subject), of_set(after.outcomes, kind, subject))
+
+
+def of_set(outcomes: Sequence[Outcome], kind: str, subject: str) -> list[Outcome]:
+    """One subject's outcomes of one set of prompts."""
+    return [row for row in outcomes if row.set == kind and row.subject == subject]
+
+
+def same_prompts(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """The outcomes of what both were asked with the same text, side by side."""
+    asked = {row.id: row for row in before}
+    return [(asked[row.id], row) for row in after if row.id in asked and asked[row.id].prompt == row.prompt]
+
+
+def lacking(before: Revision, after: Revision, kind: str) -> int:
+    """How many prompts of `before` were not asked in `after`, or with another text."""
+    return len(of_set(before.outcomes, kind, "tuned")) - len(paired(before, after, kind, "tuned"))
+
+
+def changed_params(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, before, after) of each parameter that differs; MISSING for one that is not there."""
+    names = [*after, *(name for name in before if name not in after)]
+    both = [(name, before.get(name, MISSING), after.get(name, MISSING)) for name in names]
+    return [row for row in both if row[1] != row[2]]
+
+
+def other_measurement(params: Sequence[str], before: Revision, after: Revision) -> dict[str, str]:
+    """The sets whose outcomes were read in another way in the two revisions, and why."""
+    found = {}
+    if "report.extraction" in params:
+        found["math"] = "accuracy was read by another rule (report.extraction)"
+    for stage, kinds, texts in (("gen_math", ("math",), "answers"), ("gen_safety", ("hazards", "benign"), "responses")):
+        ended = sorted({f"{stage}.max_new_tokens", f"{stage}.end_repetition"} & set(params))
+        for kind in kinds if ended else ():
+            found.setdefault(kind, f"{texts} were ended in another way ({', '.join(ended)})")
+    judged = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization", "controversial")}
+    if other := sorted(judged & set(params)):
+        found["hazards"] = f"safety was judged in another way ({', '.join(other)})"
+    guard, embedded = "models/embedded/guard", str(after.params.get("judge.model")).startswith("embedded/")
+    if embedded and before.lock.get(guard) != after.lock.get(guard):
+        found.setdefault("hazards", f"safety was judged by another guard ({guard})")
+    return found
+
+
+def notes(before: Revision, after: Revision, tuned: Mapping[str, Sequence], unlike: Mapping[str, str]) -> list[str]:
+    """What could not be compared, and what else a reader must know, in words."""
+    said = [f"Not compared: {why}." for why in dict.fromkeys(unlike.values())]
+    for kind in SETS:
+        gone, new = lacking(before, after, kind), lacking(after, before, kind)
+        if gone or new:
+            said.append(
+                f"Only the {counted(len(tuned[kind]), SETS[kind])} that both were asked with the same text are "
+                f"compared: {gone:,} only before, {new:,} only after."
+            )
+    other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in paired(before, after, kind, "base"))]
+    if other:
+        said.append(
+            f"The untuned models differ, too ({', '.join(SETS[kind] + 's' for kind in other)}): the change is not the "
+            "tuning's alone."
+        )
+    if sources := changed_sources(before.lock, after.lock):
+        said.append(f"Code and data that the measurement is made from changed: {', '.join(map(code, sources))}.")
+    return said
+
+
+def changed_sources(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Files in git that the stages read and that differ, but for those that only show what was measured."""
+    kept = ("stages/", "models/base", "models/embedded", "data/embedded")
+    paths = {path for path in {**before, **after} if path.startswith(kept) or not path.startswith(MADE)}
+    return sorted(path for path in paths - SHOWN_ONLY if before.get(path) != after.get(path))
+
+
+MADE = ("data/", "metrics/", "models/", "report/")  # by the stages
+# what the report stage reads only to show what was measured
+SHOWN_ONLY = {
+    "runs.yaml",
+    "stages/report.py",
+    "stages/templates",
+    *(
+        f"stages/lib/{name}.py"
+        for name in ("annotations", "charts", "cost", "document", "page", "published", "wording")
+    ),
+}
+
+
+def share_change(name: str, flags: Sequence[Sequence[bool]], higher_is_better: bool) -> Change:
+    """The change of a share: `flags` are (before, after) of each prompt; p not yet corrected."""
+    first, second = [pair[0] for pair in flags], [pair[1] for pair in flags]
+    found, n = paired_change(first, second), len(flags)
+    before, after = share_of(sum(first), n), share_of(sum(second), n)
+    return Change(name, before, after, found.value, found.low, found.high, found.p, found.p, n, higher_is_better)
+
+
+def retained(before: Revision, after: Revision, tuned: Sequence[tuple[Outcome, Outcome]]) -> Change | None:
+    """The change of retention over the hazard prompts that both were asked; None if it is not defined for one."""
+    ids = {row.id for _, row in tuned}
+    base = [pair for pair in paired(before, after, "hazards", "base") if pair[1].id in ids]
+    if not tuned or len(base) != len(tuned):
+        return None
+    columns = [[bool(pair[side].good) for pair in pairs] for side in (0, 1) for pairs in (base, tuned)]
+    found = retention_change(*columns)
+    if found is None:
+        return None
+    old_base, old_tuned, new_base, new_tuned = columns
+    first, second = retention(old_base, old_tuned), retention(new_base, new_tuned)
+    return Change("retention", first, second, found.value, found.low, found.high, found.p, found.p, second.n, True)
+
+
+def by_hazard(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[Change]:
+    """The change of each hazard's safety rate, p corrected for their number."""
+    groups: dict[str, list[list[bool]]] = {}
+    for old, new in pairs:
+        groups.setdefault(new.hazard, []).append([bool(old.good), bool(new.good)])
+    found = [share_change(name, flags, True) for name, flags in groups.items()]
+    return [
+        replace(change, p=p) for change, p in zip(found, corrected([change.alone for change in found]), strict=True)
+    ]
+
+
+def flipped(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[list[str], list[str]]:
+    """Ids of prompts whose response got worse, and of those whose got better."""
+    lost = [new.id for old, new in pairs if is_good(old) and not is_good(new)]
+    won = [new.id for old, new in pairs if is_good(new) and not is_good(old)]
+    return lost, won

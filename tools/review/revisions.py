@@ -1,0 +1,153 @@
+"""What a commit, branch, tag or DVC experiment says: its parameters, metrics and outcomes, and its generations if the
+cache holds them. `workspace` is the working tree as it stands."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.lib.base.errors import BadInput
+from stages.lib.measure.outcomes import Outcome, from_csv
+from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row
+
+WORKSPACE = "workspace"
+HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
+PREPARED, GENERATED = "data/prepared", "data/generated/tuned"
+ROWS = {
+    f"{PREPARED}/test.jsonl": Problem,
+    f"{PREPARED}/hazards.jsonl": Prompt,
+    f"{PREPARED}/benign.jsonl": Prompt,
+    f"{GENERATED}/math.jsonl": Answer,
+    f"{GENERATED}/safety.jsonl": Answer,
+    f"{GENERATED}/verdicts.jsonl": Verdict,
+}
+
+
+@dataclass(frozen=True)
+class Revision:
+    """`name` as it was asked for, `commit` its hash (`workspace` for the working tree), `params` by dotted key, the
+    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash."""
+
+    name: str
+    commit: str
+    params: Mapping[str, Any]
+    headline: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+    lock: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A revision's prompts, by (set, id), and its tuned model's responses and judge's labels."""
+
+    prompts: Mapping[tuple[str, str], Problem | Prompt]
+    responses: Mapping[tuple[str, str], str]
+    labels: Mapping[str, str]
+
+
+def read_revision(name: str, root: Path = Path()) -> Revision:
+    """Read a revision from git. Raises BadInput if there is none of this name, if it holds no metrics, and if its
+    metrics are not those of its params.yaml."""
+    files = open_revision(name, root)
+    where = name if name == WORKSPACE else f"{name}:"
+
+    def text(path: str) -> str:
+        try:
+            return files.read_text(path, encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{where} {path}: not UTF-8 ({error})") from None
+        except FileNotFoundError:
+            raise BadInput(f"{where} {path}: no such file; run `dvc repro` there and commit what it writes") from None
+
+    written = {path: text(path) for path in (HEADLINE, OUTCOMES)}
+    try:
+        values = YAML(typ="safe").load(text(PARAMS))
+        params = flat(values)
+        headline = json.loads(written[HEADLINE])
+        lock = YAML(typ="safe").load(text("dvc.lock"))["stages"]
+    except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{where} params.yaml, dvc.lock or {HEADLINE} cannot be read: {error}") from None
+    outcomes = from_csv(written[OUTCOMES], f"{where} {OUTCOMES}")
+    hashes = {
+        entry["path"]: entry.get("md5", "")
+        for stage in lock.values()
+        for entry in [*stage.get("deps", []), *stage.get("outs", [])]
+    }
+    for stage, entry in lock.items():
+        for section, used in entry.get("params", {}).get(PARAMS, {}).items():
+            if flat(used) != flat(values.get(section)):
+                raise BadInput(
+                    f"{where} {stage} was not run with the `{section}` of {PARAMS}; run `dvc repro` there and commit "
+                    "dvc.lock and metrics/, or the review would be of other parameters"
+                )
+    for path, content in written.items():
+        if hashes.get(path) != md5(content.encode(), usedforsecurity=False).hexdigest():
+            raise BadInput(f"{where} {path}: not what dvc.lock records; run `dvc repro` there and commit both")
+    commit = WORKSPACE if name == WORKSPACE else files.repo.get_rev()
+    return Revision(name, commit, params, headline, outcomes, hashes)
+
+
+def open_revision(name: str, root: Path = Path()) -> Any:
+    """The files of a revision, git's and DVC's alike (a DVCFileSystem). Raises BadInput if there is none."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError, resolve_rev
+
+    if not name or ":" in name:
+        raise BadInput(f"found {name!r}; expected a commit, branch, tag or experiment, or {WORKSPACE}")
+    try:
+        if name == WORKSPACE:
+            return DVCFileSystem(str(root.absolute()))
+        with Repo(str(root.absolute())) as repo:
+            commit = resolve_rev(repo.scm, name)
+        return DVCFileSystem(str(root.absolute()), rev=commit)
+    except SCMError as error:
+        raise BadInput(
+            f"{name}: no commit, branch, tag or experiment of this name ({error}); `git fetch` may bring it, and "
+            "`dvc exp list --all-commits` shows the experiments"
+        ) from None
+    except DvcException as error:
+        raise BadInput(f"{name}: {error}") from None
+
+
+def read_texts(revision: Revision, root: Path = Path()) -> Texts | None:
+    """Prompts and responses of a revision, as its own dvc.lock records them (of the working tree: as they are); None if
+    neither DVC's cache nor its remote has all of them."""
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
+
+    files = open_revision(revision.name, root)
+    try:
+        rows = {path: _rows(files.read_text(path, encoding="utf-8"), model, path) for path, model in ROWS.items()}
+    except (OSError, DvcException, DataIndexDirError, BadInput, ValueError):  # missing, or of another version
+        return None
+    prompts = {("math", row.id): row for row in rows[f"{PREPARED}/test.jsonl"]}
+    prompts |= {("hazards", row.id): row for row in rows[f"{PREPARED}/hazards.jsonl"]}
+    prompts |= {("benign", row.id): row for row in rows[f"{PREPARED}/benign.jsonl"]}
+    written = {("math", row.id): row.text for row in rows[f"{GENERATED}/math.jsonl"]}
+    said = {row.id: row.text for row in rows[f"{GENERATED}/safety.jsonl"]}
+    written |= {(kind, name): said[name] for kind, name in prompts if kind != "math" and name in said}
+    labels = {row.id: row.label for row in rows[f"{GENERATED}/verdicts.jsonl"] if row.label}
+    return Texts(prompts, written, labels)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested parameters by dotted key."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value
+        for name, inner in values.items()
+        for key, value in flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def _rows(text: str, model: Any, path: str) -> list[Any]:
+    lines = [line for line in text.split("\n") if line]
+    return [check_row(model, json.loads(line), f"{path}:{number}") for number, line in enumerate(lines, 1)]

@@ -1,0 +1,1 @@
+"""The ten published runs, here or on a cluster (`python -m tools.runs`)."""

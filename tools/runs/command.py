@@ -1,0 +1,214 @@
+"""The ten published runs: list them, show a run's parameters, run them one at a time.
+
+    python -m tools.runs list                           the table: hyperparameters, published and measured results
+    python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
+    python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
+    python -m tools.runs run --all [-S data.train_rows=shortest_third/512]     every run alike, with other parameters
+    python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
+    python -m tools.runs submit --all [--profile paper] [--partition P] [--gres gpu:1] [--time 8:00:00]   on Slurm
+    python -m tools.runs status [--profile paper]       submitted runs: waiting, running (how far), done, failed (why)
+    python -m tools.runs collect [--profile paper]      keep the results that have come back; at any time, also twice
+
+Profiles are in runs.yaml: embedded (the default, the smallest model on this repository's data), laptop (Qwen2.5-Coder-
+0.5B on real data, hours on a CPU) and paper. A result is committed as metrics/runs/<profile>/<run>.json, with its
+outcomes prompt by prompt beside it as .csv. Stages whose parameters did not change come from DVC's run cache, so runs
+that share their untuned model's answers compute them once.
+
+`run` measures the commit that is checked out, without uncommitted changes, in a clone under .ckpt/ that shares DVC's
+cache; it touches nothing of this checkout but the result. Killed at any moment, the same command goes on: a run whose
+committed result is of these parameters is passed over while nothing that decides it was committed since (remove the
+result to run it again), finished stages come from the cache, the stage at work from its checkpoint, and the clone that
+was left is made anew.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.lib.base.cli import parser
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text
+from stages.lib.base.params import dump_yaml, read_yaml
+from stages.lib.report.published import RUNS, Run, Study, load_study, resolve
+from stages.lib.report.wording import Table, markdown_table
+from tools.runs import slurm
+from tools.runs.experiments import RESULTS, measured, one_at_a_time, result_file, run_one
+
+# sbatch's options that `submit` passes on
+SBATCH = ("partition", "gres", "time", "cpus-per-task", "mem", "constraint", "account", "qos")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    study = load_study()
+    if arguments.command == "list":
+        print(markdown_table(table(study)))
+    elif arguments.command == "show":
+        show(study, study.run(arguments.run), arguments.profile, arguments.json)
+    elif arguments.command == "results":
+        results(study, arguments.profile)
+    elif arguments.command == "status":
+        print(markdown_table(slurm.status(study, arguments.profile)))
+    elif arguments.command == "collect":
+        slurm.collect(study, arguments.profile)
+    elif arguments.command == "submit":
+        slurm.submit(chosen(study, arguments), arguments.profile, sbatch_options(arguments))
+    else:
+        study = with_overrides(study, arguments.set)
+        with one_at_a_time():
+            for each in chosen(study, arguments):
+                run_one(study, each, arguments.profile)
+
+
+def parse_arguments() -> argparse.Namespace:
+    top = parser(__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the ten runs, published beside measured")
+    showing = commands.add_parser("show", help="a run's complete parameters")
+    showing.add_argument("run")
+    showing.add_argument("--json", action="store_true", help="JSON, nested as in params.yaml")
+    running = commands.add_parser("run", help="run some, or all ten, with dvc exp run, one after the other")
+    resulting = commands.add_parser("results", help="the measured runs with intervals, and their picture")
+    submitting = commands.add_parser("submit", help="run some, or all ten, as a Slurm job array")
+    for each in (running, submitting):
+        each.add_argument("runs", nargs="*", metavar="run")
+        each.add_argument("--all", action="store_true", help="all ten")
+    for name in SBATCH:
+        submitting.add_argument(f"--{name}", help="as sbatch takes it")
+    running.add_argument(
+        "-S", "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter, for every run alike"
+    )
+    asking = commands.add_parser("status", help="how far the submitted runs are")
+    collecting = commands.add_parser("collect", help="keep the results of submitted runs")
+    for each in (showing, running, resulting, submitting, asking, collecting):
+        each.add_argument("--profile", default="embedded", help="embedded (default), laptop or paper")
+    arguments = top.parse_args()
+    if arguments.command in ("run", "submit") and bool(arguments.runs) == arguments.all:
+        commands.choices[arguments.command].error("name runs, or give --all")
+    return arguments
+
+
+def chosen(study: Study, arguments: argparse.Namespace) -> Sequence[Run]:
+    """The runs that the command line names."""
+    return study.runs if arguments.all else [study.run(name) for name in arguments.runs]
+
+
+def with_overrides(study: Study, settings: Sequence[str]) -> Study:
+    """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
+    laid = {}
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise BadInput(f"-S {setting}: expected a parameter and its value, such as data.train_rows=512")
+        laid[name] = YAML(typ="safe").load(value)
+    return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
+
+
+def sbatch_options(arguments: argparse.Namespace) -> list[str]:
+    """What of the command line is sbatch's."""
+    return [f"--{name}={value}" for name in SBATCH if (value := vars(arguments)[name.replace("-", "_")])]
+
+
+def show(study: Study, run: Run, profile: str, as_json: bool) -> None:
+    """Print a run's parameters, complete and checked, as YAML or JSON."""
+    values = resolve(read_yaml(Path("params.yaml")), study.overrides(run, profile), str(RUNS)).model_dump()
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    print(f"# {run.name}, profile {profile}\n{dump_yaml(values)}", end="")
+
+
+def table(study: Study) -> Table:
+    """One line per run: hyperparameters, published results, and what was measured here in each profile."""
+    rows = []
+    for each in study.runs:
+        o = each.overrides
+        row = {
+            "run": each.name,
+            "size": each.size,
+            "r/alpha": f"{o['lora.r']}/{o['lora.alpha']}",
+            "epochs": o["finetune.epochs"],
+            "shots": o["fewshot.shots"],
+            "dropout": o["lora.dropout"],
+            "learning rate": f"{o['finetune.learning_rate']:.0e}".replace("e-0", "e-"),
+            "warm-up": o["finetune.warmup_ratio"],
+            "weight decay": o["finetune.weight_decay"],
+            "new tokens": o["gen_math.max_new_tokens"],
+            "published accuracy / safety": f"{each.accuracy:.2f} / {each.safety:.2f}",
+        }
+        for profile in study.profiles:
+            row[f"measured, {profile}"] = measured(result_file(each, profile))
+        rows.append(row)
+    return rows
+
+
+def results(study: Study, profile: str) -> None:
+    """Print a profile's measured runs as a table and draw them as metrics/runs/<profile>/plane.png."""
+    from stages.lib.report import charts
+
+    kept = kept_results(study, profile)
+    if not kept:
+        raise BadInput(f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all` first")
+    print(results_table(kept))
+    picture = RESULTS / profile / "plane.png"
+    charts.save_png(charts.runs_plane(points(kept), study.baselines), picture)
+    print(f"\nsee {picture}")
+
+
+def kept_results(study: Study, profile: str) -> list[tuple[Run, Mapping[str, Any]]]:
+    """The runs of a profile that have a result file, each with what is in it."""
+    found = [(each, result_file(each, profile)) for each in study.runs]
+    return [(each, json.loads(read_text(path))) for each, path in found if path.is_file()]
+
+
+def results_table(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+    """The measured runs beside the published ones, as Markdown."""
+    rows = []
+    for each, result in kept:
+        head = result["headline"]
+        rows.append(
+            {
+                "run": each.name,
+                "published accuracy": f"{each.accuracy:.2f}",
+                "accuracy here": compared(head["accuracy"]),
+                "published safety": f"{each.safety:.2f}",
+                "safety here": compared(head["safety"]),
+                "over-refusal here": "{base:.2f} → {tuned:.2f}".format(**head["over_refusal"]),
+            }
+        )
+    return markdown_table(rows)
+
+
+def compared(values: Mapping[str, float]) -> str:
+    """Before and after, the change with its interval, McNemar's p."""
+    p = f"p {values['p']:.2f}" if values["p"] >= 0.01 else f"p {values['p']:.0e}"
+    interval = f"{values['change']:+.3f}, {values['change_low']:+.3f} to {values['change_high']:+.3f}"
+    return f"{values['base']:.3f} → {values['tuned']:.3f} ({interval}, {p})"
+
+
+def points(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Points of the plane. Runs with one result share a point, and so do the untuned models with as many shots."""
+    from stages.lib.measure.stats import share_of
+
+    names: dict[tuple[str, float, float, int, int], list[str]] = {}
+    for each, result in kept:
+        head, number = result["headline"], each.name.removeprefix("run").lstrip("0")
+        for subject, model in (("base", "untuned"), ("tuned", "tuned")):
+            label = str(result["params"]["fewshot"]["shots"]) if subject == "base" else number
+            n = head["n"]
+            key = (model, head["accuracy"][subject], head["safety"][subject], n["math"], n["hazards"])
+            names.setdefault(key, []).append(label)
+    rows = []
+    for (model, accuracy, safety, math, hazards), labels in names.items():
+        listed = ", ".join(sorted(set(labels), key=int))
+        row = {"model": model, "label": f"run {listed}" if model == "tuned" else f"untuned, shots {listed}"}
+        for name, value, n in (("accuracy", accuracy, math), ("safety", safety, hazards)):
+            of = share_of(round(value * n), n)
+            row.update({name: of.value, f"{name}_low": of.low, f"{name}_high": of.high})
+        rows.append(row)
+    return rows

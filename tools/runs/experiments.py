@@ -1,0 +1,214 @@
+"""One of the ten runs as a DVC experiment: in a clone of its own, resumed after a kill, its result committed.
+
+`python -m tools.runs run` calls this; its docstring says what may be relied on.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.params import dump_yaml, parse_params, read_yaml
+from stages.lib.fetch import hub
+from stages.lib.report.published import RUNS, Run, Study, resolve
+from tools.commands import dvc, git
+
+RESULTS = Path("metrics/runs")
+CKPT = Path(".ckpt")
+WORK = CKPT / "runs"
+# what may change without another result
+UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config")
+NOT_MEASURED = {"machine", "review"}  # sections of params.yaml that decide no result
+
+
+def result_file(each: Run, profile: str) -> Path:
+    """Headline and parameters of a run; beside it, as .csv, its outcomes, for statistics that nobody thought of yet."""
+    return RESULTS / profile / f"{each.name}.json"
+
+
+def measured(path: Path) -> str:
+    """`accuracy before → after / safety before → after` from a result file, or a dash."""
+    if not path.is_file():
+        return "-"
+    head = json.loads(read_text(path))["headline"]
+    return " / ".join(f"{head[name]['base']:.2f} → {head[name]['tuned']:.2f}" for name in ("accuracy", "safety"))
+
+
+def run_one(study: Study, each: Run, profile: str) -> None:
+    """Run one of the ten as a DVC experiment in a clone of its own, then write and commit its result."""
+    check(study, each, profile)
+    check_models(study, each, profile)
+    start, path = git("rev-parse", "HEAD"), result_file(each, profile)
+    if is_done(study, each, profile):
+        print(f"{title(each, profile)}: done, {path} is of this code and these parameters", flush=True)
+        return
+    started = time.monotonic()
+    measure(study, each, profile, start, WORK / "clone", CKPT)
+    minutes = (time.monotonic() - started) / 60
+    keep_result(each, profile, start)
+    print(
+        f"{title(each, profile)}: {measured(path)} (accuracy / safety), {minutes:.1f} min, kept as {path}", flush=True
+    )
+
+
+def title(each: Run, profile: str) -> str:
+    """The name of the run's experiment."""
+    return f"{each.name}-{profile}"
+
+
+def reference(each: Run, profile: str, commit: str) -> str:
+    """Where DVC keeps the experiment of a run that began at a commit."""
+    return f"refs/exps/{commit[:2]}/{commit[2:]}/{title(each, profile)}"
+
+
+def check(study: Study, each: Run, profile: str) -> None:
+    """Refuse a run whose parameters are wrong, and a clone that can record no experiment or commit (BadInput)."""
+    git("var", "GIT_COMMITTER_IDENT")
+    resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        raise BadInput("this is a shallow clone, in which DVC records no experiment; run `git fetch --unshallow` first")
+
+
+def check_models(study: Study, each: Run, profile: str) -> None:
+    """Refuse a run whose judge, say, is gated now, and not after hours in which it was not needed (BadInput)."""
+    params = resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
+    for name, revision in ((params.model.name, params.model.revision), (params.judge.model, params.judge.revision)):
+        if revision:
+            hub.check_model(name, revision)
+
+
+def measure(
+    study: Study, each: Run, profile: str, commit: str, clone: Path, kept: Path, targets: Sequence[str] = ()
+) -> None:
+    """Run the experiment of a run, as of a commit, in a fresh clone, and fetch it from there into this repository.
+
+    Unfinished work is kept in the folder `kept`. With `targets`, only those stages run, for DVC's cache.
+    """
+    print(f"{title(each, profile)}: dvc exp run", flush=True)
+    overrides = study.overrides(each, profile)
+    settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
+    make_clone(commit, clone, kept)
+    dvc("exp", "run", "--name", title(each, profile), *settings, *targets, folder=clone)
+    if not targets:
+        experiment = reference(each, profile, commit)
+        with writing():
+            git("fetch", "--quiet", str(clone), f"+{experiment}:{experiment}")
+    shutil.rmtree(clone)
+
+
+def keep_result(each: Run, profile: str, commit: str) -> None:
+    """Write and commit the result of a run whose experiment, begun at a commit, is here. Twice is as good as once.
+
+    Raises BadInput if more than results was committed since: it would not be the result of what is checked out.
+    """
+    experiment, path = reference(each, profile, commit), result_file(each, profile)
+    with writing():
+        if not only_results_since(commit):
+            raise BadInput(
+                f"{title(each, profile)} is of commit {commit[:7]}, and more was changed since than results, texts, "
+                f"tests and tools; to keep its result, `git switch --create results {commit[:7]}`, collect, and merge"
+            )
+        head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
+        values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
+        costs = json.loads(git("show", f"{experiment}:metrics/cost.json"))
+        result = {"run": each.name, "profile": profile, "commit": commit, "headline": head, "cost": costs}
+        write_json(path, {**result, "params": values})
+        outcomes = path.with_suffix(".csv")
+        write_text(outcomes, git("show", f"{experiment}:metrics/outcomes.csv") + "\n")
+        git("add", str(path), str(outcomes))
+        if git("status", "--porcelain", "--", str(path), str(outcomes)):
+            said = f"Result of {each.name}, {profile} profile"
+            git("commit", "--quiet", "-m", said, "--", str(path), str(outcomes))
+
+
+def is_done(study: Study, each: Run, profile: str) -> bool:
+    """Whether the committed result is of these parameters, and no commit but of results was made since it began."""
+    path = result_file(each, profile)
+    if not path.is_file() or not git("ls-tree", "--name-only", "HEAD", str(path)):
+        return False
+    result = json.loads(git("show", f"HEAD:{path}"))
+    if not only_results_since(result["commit"]):
+        return False
+    wanted = resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
+    kept = parse_params(result["params"], str(path))
+    return kept.model_dump(exclude=NOT_MEASURED) == wanted.model_dump(exclude=NOT_MEASURED)
+
+
+def is_measured(each: Run, profile: str, commit: str) -> bool:
+    """Whether the experiment of a run, begun at a commit, is here."""
+    return bool(git("for-each-ref", reference(each, profile, commit)))
+
+
+def only_results_since(commit: str) -> bool:
+    """Whether what is checked out measures what a commit did: since, only what decides no result was committed.
+
+    It does not if the commit is unknown here.
+    """
+    if not git("rev-list", "--ignore-missing", "--max-count=1", commit):
+        return False
+    return not git("diff", "--name-only", commit, "HEAD", "--", ".", *(f":!{path}" for path in (RESULTS, *UNDECIDED)))
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """One process at a time writes to this repository's git, on whichever machine."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with FileLock(WORK / "git.lock"):
+        yield
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Refuse to run beside another `tools.runs run` of this checkout."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(WORK / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise BadInput(
+            "another `tools.runs run` is at work in this checkout; wait until it is done, or stop it"
+        ) from None
+
+
+def make_clone(commit: str, clone: Path, kept: Path) -> None:
+    """A clone of this repository at a commit that shares DVC's cache and keeps unfinished work in the folder `kept`."""
+    shutil.rmtree(clone, ignore_errors=True)  # of a run that was killed
+    git("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
+    git("-C", str(clone), "checkout", "--quiet", "--detach", commit)
+    local = Path(".dvc/config.local")
+    if local.is_file():
+        shutil.copy(local, clone / local)
+    dvc("config", "--local", "cache.dir", dvc("cache", "dir", capture=True).strip(), folder=clone)
+    _forget_what_is_not_cached(clone)
+    kept.mkdir(parents=True, exist_ok=True)
+    (clone / CKPT).symlink_to(kept.resolve())
+
+
+def _forget_what_is_not_cached(clone: Path) -> None:
+    """Take stages whose outputs are not in DVC's cache out of a clone's dvc.lock.
+
+    For a stage that dvc.lock holds with the same parameters and dependencies, DVC (3.67, StageCache.restore) looks for
+    those outputs alone. Other outputs of the same stage, which differ in what they cost, it finds only without them.
+    """
+    found = json.loads(dvc("data", "status", "--json", capture=True, folder=clone))
+    missing = {path.rstrip("/") for path in found.get("not_in_cache", [])}
+    lock = read_yaml(clone / "dvc.lock")
+    stages = lock["stages"]
+    forgotten = [name for name in stages if missing & {out["path"] for out in stages[name]["outs"]}]
+    if forgotten:
+        print(f"dvc.lock's {', '.join(forgotten)} are not in DVC's cache; DVC warns of their files", flush=True)
+        lock["stages"] = {name: stages[name] for name in stages if name not in forgotten}
+        write_text(clone / "dvc.lock", dump_yaml(lock))
+
+
+def override(value: Any) -> str:
+    """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
