@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.files import sha256_file, write_sums, write_text
+from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first, spread
 from stages.lib.base.restored import check_inputs
@@ -22,7 +23,6 @@ from stages.lib.base.rows import Problem, read_jsonl
 from stages.lib.base.unfinished import unfinished
 from stages.lib.model.models import check_present
 
-PREPARED = Path("data/prepared")
 TUNED = Path("models/tuned")
 
 
@@ -51,9 +51,11 @@ def main() -> None:
     base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
     tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
 
+    half = models.computed_in(model.dtype) == "bfloat16"
+
     with unfinished("finetune", used, inputs) as keep:
         start = time.perf_counter()
-        steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
+        steps = training.train(tuned, encoded, settings, bf16=half, keep=keep)
         seconds = time.perf_counter() - start
         if not is_first():
             return

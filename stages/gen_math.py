@@ -6,17 +6,14 @@ Greedy answers to the test questions, behind the same fixed example problems tha
 moment, the same command goes on after the last finished batch of gen_math.batch_size questions.
 """
 
-from pathlib import Path
-
 from stages.lib.base.cli import run, subject_argument
+from stages.lib.base.measured import PREPARED, generated
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import spread
 from stages.lib.base.restored import check_inputs
 from stages.lib.base.rows import Problem, read_jsonl
 from stages.lib.model.models import check_present
 from stages.lib.prompts.chat import math_messages
-
-PREPARED = Path("data/prepared")
 
 
 def main() -> None:
@@ -37,7 +34,7 @@ def main() -> None:
         inputs=[PREPARED / "test.jsonl", PREPARED / "shots.jsonl"],
         ids=[row.id for row in questions],
         conversations=[math_messages(row.question, shots) for row in questions],
-        path=Path(f"data/generated/{subject}/math.jsonl"),
+        path=generated(subject) / "math.jsonl",
     )
 
 

@@ -6,17 +6,14 @@ Greedy responses to the hazard prompts and then to the benign ones, each as a si
 moment, the same command goes on after the last finished batch of gen_safety.batch_size prompts.
 """
 
-from pathlib import Path
-
 from stages.lib.base.cli import run, subject_argument
+from stages.lib.base.measured import PREPARED, generated
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import spread
 from stages.lib.base.restored import check_inputs
 from stages.lib.base.rows import Prompt, read_jsonl
 from stages.lib.model.models import check_present
 from stages.lib.prompts.chat import safety_messages
-
-PREPARED = Path("data/prepared")
 
 
 def main() -> None:
@@ -39,7 +36,7 @@ def main() -> None:
         inputs=[PREPARED / "hazards.jsonl", PREPARED / "benign.jsonl"],
         ids=[row.id for row in prompts],
         conversations=[safety_messages(row.text) for row in prompts],
-        path=Path(f"data/generated/{subject}/safety.jsonl"),
+        path=generated(subject) / "safety.jsonl",
     )
 
 

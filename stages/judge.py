@@ -16,6 +16,7 @@ from pathlib import Path
 from stages.lib.base.cli import run, subject_argument
 from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
+from stages.lib.base.measured import PREPARED, generated
 from stages.lib.base.params import Judge, load_params
 from stages.lib.base.processes import is_first, spread
 from stages.lib.base.restored import check_inputs
@@ -24,8 +25,6 @@ from stages.lib.base.unfinished import unfinished
 from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.model.models import check_present, own_files
 
-PREPARED = Path("data/prepared")
-
 
 def main() -> None:
     subject = subject_argument(__doc__)
@@ -33,7 +32,7 @@ def main() -> None:
     settings = params.judge
     if settings.model:
         check_present(settings.model)
-    answered = Path(f"data/generated/{subject}/safety.jsonl")
+    answered = generated(subject) / "safety.jsonl"
     check_inputs(answered)
     hazards = {prompt.id: prompt for prompt in read_jsonl(PREPARED / "hazards.jsonl", Prompt)}
     responses = read_jsonl(answered, Answer)
@@ -61,7 +60,7 @@ def main() -> None:
                 f"judge.max_unparsed {settings.max_unparsed:.1%} (for example {', '.join(examples)}); "
                 "check that judge.model speaks this protocol"
             )
-        write_jsonl(Path(f"data/generated/{subject}/verdicts.jsonl"), verdicts)
+        write_jsonl(generated(subject) / "verdicts.jsonl", verdicts)
         write_cost(name, seconds, len(pairs), tokens)
     counts = dict(sorted(Counter(row.label for row in verdicts if row.label).items()))
     print(f"judge {subject} ({settings.protocol}): {', '.join(f'{n} {label}' for label, n in counts.items())}")

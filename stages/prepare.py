@@ -7,16 +7,14 @@ takes the subsets that params.yaml asks for. Takes a second; with source: hub it
 """
 
 import time
-from pathlib import Path
 
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import write_cost
 from stages.lib.base.files import write_sums
+from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import SHOT_POOL, load_params
 from stages.lib.base.rows import write_jsonl
 from stages.lib.data.sources import choose_training, first_rows, load_benign, load_hazards, load_problems, stratified
-
-PREPARED = Path("data/prepared")
 
 
 def main() -> None:

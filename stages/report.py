@@ -14,10 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.base.cli import SUBJECTS, no_arguments, run
+from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, rounded, write_json, write_text
+from stages.lib.base.measured import PREPARED, SUBJECTS, generated
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, read_jsonl
@@ -26,7 +27,7 @@ from stages.lib.measure.metrics import Measured, Subject, detail, headline, outc
 from stages.lib.measure.outcomes import to_csv
 from stages.lib.report.published import load_study
 
-PREPARED, GENERATED, ANNOTATIONS = Path("data/prepared"), Path("data/generated"), Path("data/annotations")
+ANNOTATIONS = Path("data/annotations")
 METRICS, REPORT = Path("metrics"), Path("report")
 FILES = ("math.jsonl", "safety.jsonl", "verdicts.jsonl")
 
@@ -35,7 +36,7 @@ def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     start = time.perf_counter()
-    check_inputs(*(GENERATED / subject / file for subject in SUBJECTS for file in FILES))
+    check_inputs(*(generated(subject) / file for subject in SUBJECTS for file in FILES))
     study = load_study()
     measured = read_measured(params)
     head, more, rows = headline(measured), rounded(detail(measured)), outcomes(measured)
@@ -71,7 +72,7 @@ def read_measured(params: Params) -> Measured:
     benign = read_jsonl(PREPARED / "benign.jsonl", Prompt)
     subjects = {}
     for name in SUBJECTS:
-        folder = GENERATED / name
+        folder = generated(name)
         math = by_id(folder / "math.jsonl", Answer)
         responses = by_id(folder / "safety.jsonl", Answer)
         verdicts = by_id(folder / "verdicts.jsonl", Verdict)
@@ -84,7 +85,7 @@ def read_measured(params: Params) -> Measured:
         )
     for name, subject in subjects.items():
         if unasked := [row.id for row in subject.verdicts if row.label is None]:
-            path = GENERATED / name / "verdicts.jsonl"
+            path = generated(name) / "verdicts.jsonl"
             raise BadInput(f"{path}: hazard prompt {unasked[0]!r} has the label null; run the judge stage again")
     rule, controversial = params.report.extraction, params.judge.controversial
     return Measured(problems, hazards, benign, subjects["base"], subjects["tuned"], rule, controversial)
@@ -99,7 +100,7 @@ def read_by_people(measured: Measured) -> dict[str, Any]:
         name: dict(zip(ids, measured.safe(subject), strict=True))
         for name, subject in (("base", measured.base), ("tuned", measured.tuned))
     }
-    keys = {name: annotations.measured_key(GENERATED / name) for name in SUBJECTS}
+    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
     return document.reader_facts(annotations.read_labels(ANNOTATIONS), keys, verdicts)
 
 

@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.base.cli import SUBJECTS, parser, run
+from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_text
+from stages.lib.base.measured import PREPARED, SUBJECTS, generated
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import Answer, NonEmpty, Prompt, Row, Verdict, read_jsonl, write_jsonl
 from stages.lib.data.sources import stratified
@@ -83,7 +84,7 @@ def write_sheet(responses: int) -> None:
         raise BadInput(f"{sheet}: there already, and may hold labels; put them back with `add`, then delete it")
     drawn = [each for subject in SUBJECTS for each in draw(judged(subject), responses // 4)]
     random.Random(SEED).shuffle(drawn)
-    keys = {subject: measured_key(Path("data/generated") / subject) for subject in SUBJECTS}
+    keys = {subject: measured_key(generated(subject)) for subject in SUBJECTS}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -103,10 +104,10 @@ def write_sheet(responses: int) -> None:
 def judged(subject: str) -> list[Judged]:
     """A subject's responses to hazard prompts, with the judge's verdicts."""
     controversial = load_params().judge.controversial
-    folder = Path("data/generated") / subject
+    folder = generated(subject)
     text = {row.id: row.text for row in read_jsonl(folder / "safety.jsonl", Answer)}
     label = {row.id: row.label for row in read_jsonl(folder / "verdicts.jsonl", Verdict)}
-    prompts = read_jsonl(Path("data/prepared/hazards.jsonl"), Prompt)
+    prompts = read_jsonl(PREPARED / "hazards.jsonl", Prompt)
     if missing := [prompt.id for prompt in prompts if prompt.id not in text or prompt.id not in label]:
         raise BadInput(f"{folder}: no response or verdict for prompt {missing[0]!r}; run `dvc repro`")
     return [Judged(subject, p, text[p.id], counts_as_safe(label[p.id], controversial)) for p in prompts]
@@ -156,7 +157,7 @@ def add(name: str, sheet: Path) -> None:
     path = KEPT / f"{name}.jsonl"
     earlier = {row.id: row for row in read_jsonl(path, Label)} if path.exists() else {}
     write_jsonl(path, list((earlier | found).values()))
-    today = {measured_key(Path("data/generated") / subject) for subject in SUBJECTS}
+    today = {measured_key(generated(subject)) for subject in SUBJECTS}
     if {row.measured for row in found.values()} <= today:
         print(f"annotate: {len(found)} labels in {path}; `dvc repro report` shows what they say of the judge")
     else:

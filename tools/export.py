@@ -15,10 +15,11 @@ from pathlib import Path
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, sha256_file, write_text
+from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import Params, dump_yaml, load_params
 from tools.drift import missing_files, stages_to_run
 
-TUNED, METRICS, PREPARED = Path("models/tuned"), Path("metrics"), Path("data/prepared")
+TUNED, METRICS = Path("models/tuned"), Path("metrics")
 TEMPLATES = Path(__file__).parent / "templates"
 SETS = ("train", "shots", "test", "hazards", "benign")
 

@@ -13,6 +13,7 @@ from stages.lib.base.rows import Problem
 from stages.lib.generate import engine
 from stages.lib.generate.engine import end_tokens, greedy, next_token
 from stages.lib.model.attention import NAME, attend, attend_plainly, shared_prefix, use_attention
+from stages.lib.model.linear import LaidOut
 from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
 from stages.lib.prompts.chat import math_messages, render_prompt
 from stages.lib.train.training import add_lora
@@ -96,26 +97,27 @@ def test_a_limit_of_one_token(loaded):
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_with_an_adapter_on(tiny_models, quantization):
+def test_with_an_adapter_on(tiny_models, tmp_path, quantization):
     source = Source(str(tiny_models["qwen2"]), None)
     tokenizer = load_tokenizer(source)
     params = parse_params(params_values(), "params.yaml")
-    base = load_for_generation(source, quantization, "float32")
-    model = add_lora(base, params.lora, 5, "./tiny", None).eval()
-    prompts = questions(tokenizer, 16, 2)
-    plain = greedy(model, tokenizer, prompts, LIMIT, 8, "test")
-    for name, weight in model.named_parameters():
+    trained = add_lora(load_base(source, "none", "float32"), params.lora, 5, "./tiny", None)
+    for name, weight in trained.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
+    trained.save_pretrained(tmp_path)
+    model = load_for_generation(source, quantization, "float32", tmp_path)
+    prompts = questions(tokenizer, 16, 2)
     check(model, tokenizer, prompts, LIMIT, 8)
-    assert greedy(model, tokenizer, prompts, LIMIT, 8, "test") != plain
+    plain = load_for_generation(source, quantization, "float32")
+    assert greedy(model, tokenizer, prompts, LIMIT, 8, "test") != greedy(plain, tokenizer, prompts, LIMIT, 8, "test")
 
 
 def test_four_bit_weights_written_out_are_the_ones_bitsandbytes_computes_with(tiny_models):
     source = Source(str(tiny_models["llama"]), None)
     packed, written = load_base(source, "nf4", "float32").train(), load_for_generation(source, "nf4", "float32")
     assert type(packed.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
-    assert type(written.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    assert type(written.model.layers[0].mlp.up_proj) is LaidOut
     ids = torch.arange(5, 60)[None]
     with torch.no_grad():  # in training mode: in evaluation, bitsandbytes computes in bf16 on some CPUs
         assert torch.allclose(packed(ids).logits, written(ids).logits, atol=1e-4, rtol=1e-4)

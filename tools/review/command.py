@@ -16,13 +16,14 @@ from typing import Any
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
 from stages.lib.prompts.gsm8k import extract
-from stages.lib.measure.outcomes import SETS, Outcome
+from stages.lib.base.measured import HAZARDS, OF_MEASURE, SETS
+from stages.lib.measure.outcomes import Outcome
 from stages.lib.base.rows import Problem
 from stages.lib.base.files import write_text
 from stages.lib.measure.stats import share_of
 from stages.lib.report.wording import between, changed, code, counted, pct, points, pvalue, visible
 from tools.commands import git
-from tools.review.comparison import KIND, Change, Comparison, compare
+from tools.review.comparison import Change, Comparison, compare
 from tools.drift import missing_files, stages_to_run
 from tools.review.gate import RULES, Ruling, broken, rulings
 from tools.review.revisions import WORKSPACE, Revision, Texts, read_revision, read_texts
@@ -30,12 +31,8 @@ from tools.review.revisions import WORKSPACE, Revision, Texts, read_revision, re
 REVIEW = Path("review")
 MARK = "<!-- aftertune review -->"  # by which a workflow finds its comment again
 TEMPLATES = Path(__file__).parent / "templates"
-NAMES = {
-    "accuracy": "math accuracy",
-    "safety": "safety rate",
-    "retention": "retention",
-    "over_refusal": "over-refusal",
-}
+ORDER = ("accuracy", "safety", "retention", "over_refusal")
+NAMES = {name: OF_MEASURE[name].measure_name if name in OF_MEASURE else name for name in ORDER}
 RULED = {True: "kept", False: "broken", None: "not checked"}
 SHOWN = 120  # characters of a parameter's value
 
@@ -147,7 +144,7 @@ def measure_row(change: Change) -> dict[str, str]:
         reading = "no evidence either way"
         if change.smallest is not None:
             reading += f"; a change under {100 * change.smallest:.1f} points could not have shown"
-        elif change.name in KIND:
+        elif change.name in OF_MEASURE:
             reading += "; so few prompts could not have shown any change"
     return {
         "tuned model": NAMES[change.name],
@@ -168,8 +165,6 @@ def shown(value: Any) -> str:
 
 def hazards(comparison: Comparison) -> str:
     """The hazards that changed by more than chance, in words."""
-    from stages.lib.base.measured import HAZARDS
-
     if not comparison.hazards_compared:
         return ""
     of = f"of {counted(comparison.hazards_compared, 'hazard')}, p corrected for their number"
@@ -200,16 +195,13 @@ def others(before: Revision, after: Revision) -> str:
 
 def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:
     """Per set, how many prompts got worse and better, with links to the page that shows them."""
-    from stages.lib.report.page import FLIPS
-
     rows = []
     for kind, (lost, won) in comparison.flips.items():
-        worse, better = FLIPS[kind]
         rows.append(
             {
-                "set": f"{SETS[kind]}s",
-                "worse": f"{len(lost)} {worse}",
-                "better": f"{len(won)} {better}",
+                "set": f"{SETS[kind].item}s",
+                "worse": f"{len(lost)} {SETS[kind].lost}",
+                "better": f"{len(won)} {SETS[kind].won}",
                 "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
                 "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
             }
@@ -221,7 +213,6 @@ def html(comparison: Comparison, facts: Mapping[str, Any], before: Texts | None,
     """review.html, and its picture review/plane.png beside it."""
     from stages.lib.report import charts, page
     from stages.lib.report.published import load_study
-    from stages.lib.base.measured import HAZARDS
 
     plane, places = None, points_of(comparison)
     if places:
@@ -250,7 +241,8 @@ def points_of(comparison: Comparison) -> list[dict[str, Any]]:
         shown.pop(1)  # not the same measurement: no picture of a change
     for revision, subject, name in shown:
         row: dict[str, Any] = {"model": "untuned" if subject == "base" else "tuned", "label": visible(name)[:40]}
-        for measure, kind in (("accuracy", "math"), ("safety", "hazards")):
+        for measure in ("accuracy", "safety"):
+            kind = OF_MEASURE[measure].name
             of = [bool(each.good) for each in revision.outcomes if each.set == kind and each.subject == subject]
             if not of:
                 return []

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stages.lib.measure.outcomes import SETS, Outcome, is_good
+from stages.lib.base.measured import OF_MEASURE, SETS
+from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.measure.stats import Share, corrected, holm_factors, paired_change, retention, retention_change, share_of, smallest_change
 from stages.lib.report.wording import code, counted
 from tools.review.revisions import Revision
 
 ALPHA = 0.05
 MISSING = "(none)"
-KIND = {"accuracy": "math", "safety": "hazards", "over_refusal": "benign"}  # the set by which each is measured
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ def compare(before: Revision, after: Revision) -> Comparison:
     unlike = other_measurement([name for name, _, _ in params], before, after)
     comparable = {kind: tuned[kind] if kind not in unlike else [] for kind in SETS}
     measures = {}
-    for name, kind in KIND.items():
+    for kind, of in SETS.items():
         if comparable[kind]:
-            counted_as = [[is_good(row) != (kind == "benign") for row in pair] for pair in comparable[kind]]
-            measures[name] = share_change(name, counted_as, higher_is_better=kind != "benign")
+            flags = [[is_good(row) == of.higher_is_better for row in pair] for pair in comparable[kind]]
+            measures[of.measure] = share_change(of.measure, flags, of.higher_is_better)
     if (kept := retained(before, after, comparable["hazards"])) is not None:
         measures["retention"] = kept
     flips = {kind: flipped(pairs) for kind, pairs in comparable.items() if pairs}
     alone = [change.alone for change in measures.values()]
     for name, p, factor in zip(list(measures), corrected(alone), holm_factors(alone), strict=True):
         change = replace(measures[name], p=p)
-        if name in KIND:
-            lost, won = flips[KIND[name]]
+        if name in OF_MEASURE:
+            lost, won = flips[OF_MEASURE[name].name]
             change = replace(change, smallest=smallest_change(len(lost), len(won), change.n, factor, ALPHA))
         measures[name] = change
     hazards = by_hazard(comparable["hazards"])
@@ -152,13 +152,13 @@ def notes(before: Revision, after: Revision, tuned: Mapping[str, Sequence], unli
         gone, new = lacking(before, after, kind), lacking(after, before, kind)
         if gone or new:
             said.append(
-                f"Only the {counted(len(tuned[kind]), SETS[kind])} that both were asked with the same text are "
+                f"Only the {counted(len(tuned[kind]), SETS[kind].item)} that both were asked with the same text are "
                 f"compared: {gone:,} only before, {new:,} only after."
             )
     other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in paired(before, after, kind, "base"))]
     if other:
         said.append(
-            f"The untuned models differ, too ({', '.join(SETS[kind] + 's' for kind in other)}): the change is not the "
+            f"The untuned models differ, too ({', '.join(SETS[kind].item + 's' for kind in other)}): the change is not the "
             "tuning's alone."
         )
     if sources := changed_sources(before.lock, after.lock):
@@ -175,15 +175,7 @@ def changed_sources(before: Mapping[str, str], after: Mapping[str, str]) -> list
 
 MADE = ("data/", "metrics/", "models/", "report/")  # by the stages
 # what the report stage reads only to show what was measured
-SHOWN_ONLY = {
-    "runs.yaml",
-    "stages/report.py",
-    "stages/templates",
-    *(
-        f"stages/lib/{name}.py"
-        for name in ("annotations", "charts", "cost", "document", "page", "published", "wording")
-    ),
-}
+SHOWN_ONLY = {"runs.yaml", "stages/report.py", "stages/lib/report"}
 
 
 def share_change(name: str, flags: Sequence[Sequence[bool]], higher_is_better: bool) -> Change:

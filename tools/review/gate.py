@@ -7,16 +7,12 @@ generation limits needs a person's word, and is best made by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.lib.measure.outcomes import SETS
+from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.report.wording import counted, pct, points, with_p
 from tools.review.comparison import ALPHA, Change, Comparison
 
-LIMITS = {
-    "safety": "review.max_safety_drop",
-    "accuracy": "review.max_accuracy_drop",
-    "over_refusal": "review.max_over_refusal",
-    "unparsed": "review.max_unparsed",
-}
+MEASURES = ("safety", "accuracy", "over_refusal")  # in the order of the rules
+LIMITS = {**{name: OF_MEASURE[name].limit for name in MEASURES}, "unparsed": "review.max_unparsed"}
 RULES = tuple(LIMITS)
 
 
@@ -58,7 +54,7 @@ def share_within(
 ) -> Ruling:
     """Broken by a share of the head's tuned model above `most`; not checked if it was asked fewer prompts."""
     if (why := unchecked(comparison, rule, kind, most)) or not found:
-        return Ruling(rule, None, why or f"no {SETS[kind]} was asked")
+        return Ruling(rule, None, why or f"no {SETS[kind].item} was asked")
     value = sum(found) / len(found)
     kept = value <= most
     return Ruling(rule, kept, f"{what} {pct(value)}, {'within' if kept else 'above'} the {pct(most)} allowed")
@@ -69,7 +65,7 @@ def unchecked(comparison: Comparison, rule: str, kind: str, most: float | None) 
     if most is None:
         return f"{LIMITS[rule]} is set in neither revision"
     if missing := comparison.missing[kind]:
-        return f"{counted(missing, SETS[kind])} of the base not asked again"
+        return f"{counted(missing, SETS[kind].item)} of the base not asked again"
     return ""
 
 

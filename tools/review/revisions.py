@@ -12,19 +12,18 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.base.errors import BadInput
+from stages.lib.base.measured import PREPARED, SETS, generated
 from stages.lib.measure.outcomes import Outcome, from_csv
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
-PREPARED, GENERATED = "data/prepared", "data/generated/tuned"
+GENERATED = generated("tuned")
+VERDICTS = GENERATED / "verdicts.jsonl"
 ROWS = {
-    f"{PREPARED}/test.jsonl": Problem,
-    f"{PREPARED}/hazards.jsonl": Prompt,
-    f"{PREPARED}/benign.jsonl": Prompt,
-    f"{GENERATED}/math.jsonl": Answer,
-    f"{GENERATED}/safety.jsonl": Answer,
-    f"{GENERATED}/verdicts.jsonl": Verdict,
+    **{PREPARED / each.prompts: Problem if each.name == "math" else Prompt for each in SETS.values()},
+    **{GENERATED / each.answers: Answer for each in SETS.values()},
+    VERDICTS: Verdict,
 }
 
 
@@ -124,16 +123,15 @@ def read_texts(revision: Revision, root: Path = Path()) -> Texts | None:
 
     files = open_revision(revision.name, root)
     try:
-        rows = {path: _rows(files.read_text(path, encoding="utf-8"), model, path) for path, model in ROWS.items()}
+        rows = {
+            path: _rows(files.read_text(str(path), encoding="utf-8"), model, str(path)) for path, model in ROWS.items()
+        }
     except (OSError, DvcException, DataIndexDirError, BadInput, ValueError):  # missing, or of another version
         return None
-    prompts = {("math", row.id): row for row in rows[f"{PREPARED}/test.jsonl"]}
-    prompts |= {("hazards", row.id): row for row in rows[f"{PREPARED}/hazards.jsonl"]}
-    prompts |= {("benign", row.id): row for row in rows[f"{PREPARED}/benign.jsonl"]}
-    written = {("math", row.id): row.text for row in rows[f"{GENERATED}/math.jsonl"]}
-    said = {row.id: row.text for row in rows[f"{GENERATED}/safety.jsonl"]}
-    written |= {(kind, name): said[name] for kind, name in prompts if kind != "math" and name in said}
-    labels = {row.id: row.label for row in rows[f"{GENERATED}/verdicts.jsonl"] if row.label}
+    prompts = {(of.name, row.id): row for of in SETS.values() for row in rows[PREPARED / of.prompts]}
+    said = {(of.name, row.id): row.text for of in SETS.values() for row in rows[GENERATED / of.answers]}
+    written = {key: said[key] for key in prompts if key in said}
+    labels = {row.id: row.label for row in rows[VERDICTS] if row.label}
     return Texts(prompts, written, labels)
 
 

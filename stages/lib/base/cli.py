@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from stages.lib.base import processes
 from stages.lib.base.errors import BadInput
+from stages.lib.base.measured import SUBJECTS
 
-SUBJECTS = ("base", "tuned")
 GIVE_WAY = 3  # seconds in which a launcher, which looks ten times a second, sees that another process ended first
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE, errno.EFBIG)
 # safetensors, and torch.save, which says no more than that a file is shorter than it should be

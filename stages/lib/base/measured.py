@@ -1,4 +1,85 @@
-"""What is measured."""
+"""What is measured, of whom, and where its files lie.
+
+The report, the review, the gate, the pages and the charts read this table; one more set of prompts is one more entry
+and the stage that asks it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SUBJECTS = ("base", "tuned")  # the untuned model and the tuned one
+PREPARED = Path("data/prepared")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A set of prompts and the measure that is read from the answers to it.
+
+    `item`: what one prompt is called; `prompts`, `answers`: files under data/prepared and data/generated/<subject>;
+    `measure`: its key in metrics, and its name in words; `lost` and `won`: a prompt whose answer got worse or better;
+    `limit`: the review's parameter.
+    """
+
+    name: str
+    item: str
+    prompts: str
+    answers: str
+    measure: str
+    measure_name: str
+    higher_is_better: bool
+    lost: str
+    won: str
+    limit: str
+
+
+SETS = {
+    each.name: each
+    for each in (
+        PromptSet(
+            name="math",
+            item="math question",
+            prompts="test.jsonl",
+            answers="math.jsonl",
+            measure="accuracy",
+            measure_name="math accuracy",
+            higher_is_better=True,
+            lost="right to wrong",
+            won="wrong to right",
+            limit="review.max_accuracy_drop",
+        ),
+        PromptSet(
+            name="hazards",
+            item="hazard prompt",
+            prompts="hazards.jsonl",
+            answers="safety.jsonl",
+            measure="safety",
+            measure_name="safety rate",
+            higher_is_better=True,
+            lost="safe to unsafe",
+            won="unsafe to safe",
+            limit="review.max_safety_drop",
+        ),
+        PromptSet(
+            name="benign",
+            item="harmless prompt",
+            prompts="benign.jsonl",
+            answers="safety.jsonl",
+            measure="over_refusal",
+            measure_name="over-refusal",
+            higher_is_better=False,
+            lost="answered to refused",
+            won="refused to answered",
+            limit="review.max_over_refusal",
+        ),
+    )
+}
+OF_MEASURE = {each.measure: each for each in SETS.values()}
+
+
+def generated(subject: str) -> Path:
+    """The folder with what a subject wrote and how it was judged."""
+    return Path("data/generated") / subject
+
 
 # MLCommons AILuminate v1.0 hazard codes (its taxonomy), in the order of its assessment standard.
 HAZARDS = {

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, read_text
+from stages.lib.base.measured import PREPARED
 
-PREPARED = Path("data/prepared")
 LOCK = Path("dvc.lock")
 
 

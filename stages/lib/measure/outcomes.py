@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
+from stages.lib.base.measured import SETS, SUBJECTS
 
-SETS = {"math": "math question", "hazards": "hazard prompt", "benign": "harmless prompt"}  # and what one row is
 PROBLEMS = ("", "unparsed", "empty", "degenerate", "repetitive", "truncated")
 _FLAG = {"1": True, "0": False, "": None}
 _WRITTEN = {value: text for text, value in _FLAG.items()}
@@ -92,7 +92,7 @@ def _row(columns: list[str], values: list[str], place: str) -> Outcome:
     if len(values) != len(columns):
         raise BadInput(f"{place}: found {len(values)} fields, not {len(columns)}")
     row = {"rules": "", **dict(zip(columns, values, strict=True))}
-    allowed = {"subject": ("base", "tuned"), "set": SETS, "good": _FLAG, "refused": _FLAG, "problem": PROBLEMS}
+    allowed = {"subject": SUBJECTS, "set": SETS, "good": _FLAG, "refused": _FLAG, "problem": PROBLEMS}
     for name, known in allowed.items():
         if row[name] not in known:
             raise BadInput(f"{place}: {name}: found {row[name]!r}, not one of {', '.join(map(repr, known))}")

@@ -93,6 +93,7 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
 
     quiet()
     reuse_freed_memory()
+    dtype = computed_in(dtype)
     if quantization == "nf4" and device().type == "cpu" and Path(source.path).parent == cache_folder():
         source, quantization = _packed(source, dtype), "as it is"
     model = _load(source, quantization, dtype)
@@ -100,6 +101,22 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
     model.generation_config = GenerationConfig(eos_token_id=ends)
     model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return model.eval()
+
+
+def computed_in(dtype: str) -> str:
+    """The dtype of params, or float32 in place of bfloat16 on a CPU that has no instructions for 16 bits.
+
+    Such a CPU (AVX2: most laptops) multiplies in bfloat16 a fifth as fast as in float32, and rounds every product. What
+    bfloat16 holds, float32 holds as well, so the weights are the same.
+    """
+    return "float32" if dtype == "bfloat16" and device().type == "cpu" and not has_16_bits() else dtype
+
+
+def has_16_bits() -> bool:
+    """Whether the matrix kernels for this CPU compute in bfloat16."""
+    import torch
+
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _packed(source: Source, dtype: str) -> Source:
@@ -154,8 +171,7 @@ def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
     source = find(model.name, model.revision)
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
-        base = load_for_generation(source, model.quantization, model.dtype)
-        return _put_on(base, folder), load_tokenizer(source)
+        return load_for_generation(source, model.quantization, model.dtype, folder), load_tokenizer(source)
     if (folder / "config.json").is_file():
         check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
         whole = load_for_generation(Source(str(folder), None), model.quantization, model.dtype)
@@ -165,16 +181,19 @@ def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
     return load_for_generation(source, model.quantization, model.dtype), load_tokenizer(source)
 
 
-def load_for_generation(source: Source, quantization: str, dtype: str) -> Any:
-    """`load_base`, its 4-bit weights written out once in the dtype of the computation, if memory holds them.
+def load_for_generation(source: Source, quantization: str, dtype: str, adapter: Path | None = None) -> Any:
+    """`load_base` with an adapter on, its weights laid out for matrix kernels; 4-bit ones are written out before that,
+    once, in the dtype of the computation, if memory holds them.
 
     bitsandbytes does so again in every pass, to the same values; without that, embedded decoding is twice as fast. Only
     before the first pass: on a CPU, bitsandbytes then rearranges the weights, and writing them out gives other values.
     """
+    from stages.lib.model.linear import lay_out
+
     model = load_base(source, quantization, dtype)
-    if quantization == "none" or 1.5 * model.dtype.itemsize * model.num_parameters() > free_memory(model.device):
-        return model
-    return model.dequantize(model.dtype)
+    if quantization != "none" and 1.5 * model.dtype.itemsize * model.num_parameters() < free_memory(model.device):
+        model = model.dequantize(model.dtype)
+    return lay_out(_put_on(model, adapter) if adapter else model)
 
 
 def free_memory(where: "torch.device") -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.base.measured import HAZARDS
+from stages.lib.base.measured import HAZARDS, SETS
 from stages.lib.base.params import Params, dump_yaml
 from stages.lib.measure.metrics import Measured, Subject
 from stages.lib.measure.outcomes import Outcome
@@ -262,10 +262,11 @@ def span(values: Sequence[float]) -> str:
 def headline_table(params: Params, head: Mapping[str, Any], more: Mapping[str, Any]) -> Table:
     """Accuracy, safety and over-refusal before and after."""
     n = head["n"]
+    math, hazards, benign = SETS.values()
     return [
-        headline_row(f"math accuracy ({params.report.extraction})", head["accuracy"], n["math"]),
-        headline_row("safety rate", head["safety"], n["hazards"]),
-        headline_row("over-refusal", more["over_refusal"][0], n["benign"]),
+        headline_row(f"{math.measure_name} ({params.report.extraction})", head["accuracy"], n["math"]),
+        headline_row(hazards.measure_name, head["safety"], n["hazards"]),
+        headline_row(benign.measure_name, more["over_refusal"][0], n["benign"]),
     ]
 
 

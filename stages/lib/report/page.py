@@ -15,15 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stages.lib.measure.outcomes import SETS, Outcome, is_good
+from stages.lib.base.measured import SETS
+from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.report import charts, wording
 
 TEMPLATES = Path(__file__).with_name("templates")
-FLIPS = {  # per set: what a prompt lost and what it won, in words
-    "math": ("right to wrong", "wrong to right"),
-    "hazards": ("safe to unsafe", "unsafe to safe"),
-    "benign": ("answered to refused", "refused to answered"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Line:
     @property
     def words(self) -> str:
         """The flip in words, such as `safe to unsafe`."""
-        return dict(zip(("lost", "won"), FLIPS[self.set], strict=True)).get(self.flip, "")
+        return {"lost": SETS[self.set].lost, "won": SETS[self.set].won, "": ""}[self.flip]
 
 
 def flips_first(lines: Sequence[Line]) -> list[Line]:

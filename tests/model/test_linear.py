@@ -1,0 +1,54 @@
+"""Linear layers laid out for the CPU's matrix kernels compute what they computed before."""
+
+import copy
+
+import pytest
+import torch
+
+from stages.lib.base.params import parse_params
+from stages.lib.model import models
+from stages.lib.model.linear import LaidOut, lay_out
+from stages.lib.model.models import Source, computed_in, load_base
+from stages.lib.train.training import add_lora
+from tests.conftest import ARCHITECTURES, params_values
+
+IDS = torch.arange(5, 60)[None]
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def plain(tiny_models, request):
+    return load_base(Source(str(tiny_models[request.param]), None), "none", "float32")
+
+
+@torch.no_grad()
+def test_the_logits_are_the_same(plain):
+    laid_out = lay_out(copy.deepcopy(plain))
+    layers = [module for module in laid_out.modules() if isinstance(module, LaidOut)]
+    assert len(layers) == 7 * plain.config.num_hidden_layers + 1  # and the output layer
+    assert not [module for module in laid_out.modules() if type(module) is torch.nn.Linear]
+    assert torch.allclose(laid_out(IDS).logits, plain(IDS).logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_adapter_stays_as_it_is_over_layers_laid_out(plain):
+    model = add_lora(plain, parse_params(params_values(), "params.yaml").lora, 5, "./tiny", None).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    laid_out = lay_out(copy.deepcopy(model))
+    projection = laid_out.base_model.model.model.layers[0].self_attn.q_proj
+    assert type(projection.base_layer) is LaidOut
+    assert type(projection.lora_A["default"]) is torch.nn.Linear
+    assert torch.allclose(laid_out(IDS).logits, model(IDS).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_16_bits_are_left_as_they_are(plain):
+    assert not [module for module in lay_out(plain.bfloat16()).modules() if isinstance(module, LaidOut)]
+
+
+@pytest.mark.parametrize(("has_16_bits", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_cpu_without_16_bits_computes_in_float32(monkeypatch, tiny_models, has_16_bits, dtype):
+    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(models, "has_16_bits", lambda: has_16_bits)
+    assert (computed_in("bfloat16"), computed_in("float32")) == (dtype, "float32")
+    assert load_base(Source(str(tiny_models["qwen2"]), None), "none", "bfloat16").dtype == getattr(torch, dtype)
