@@ -14,7 +14,16 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file
 from stages.lib.base.model_files import FILES
 from stages.lib.base.params import Model, parse_params
-from stages.lib.model.models import Source, _load, check_present, find, load_base, load_subject, load_tokenizer
+from stages.lib.model.models import (
+    Source,
+    _load,
+    check_present,
+    computed_in,
+    find,
+    load_base,
+    load_subject,
+    load_tokenizer,
+)
 from stages.lib.train.training import add_lora, save
 from tests.conftest import ROOT, params_values
 
@@ -198,7 +207,7 @@ print(as_it_comes, page_faults())
 
 def test_an_embedded_model_packed_once_is_bit_for_bit_the_one_packed_anew():
     source = find("embedded/smollm2-135m", None)
-    anew = _load(source, "nf4", "bfloat16").state_dict()
+    anew = _load(source, "nf4", computed_in("bfloat16")).state_dict()
     once = load_base(source, "nf4", "bfloat16").state_dict()
     assert sum("quant_state" in name for name in anew) > 200
     assert list(once) == list(anew)
