@@ -5,11 +5,9 @@
 GFLOP/s for the shapes of Qwen2.5-0.5B (hidden 896, MLP 4864, vocabulary 151,936) and so many rows; half a minute.
 """
 
-import time
-from collections.abc import Callable
-
 import torch
 from tabulate import tabulate
+from torch.utils.benchmark import Timer
 
 from stages.lib.model.linear import LaidOut
 
@@ -18,14 +16,10 @@ SHAPES = ((896, 4864), (4864, 896), (896, 151_936))
 SECONDS = 0.4
 
 
-def rate(call: Callable[[], object], operations: int) -> float:
-    """GFLOP/s of a call, over SECONDS of them after one to warm up."""
-    call()
-    calls, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
-        call()
-        calls += 1
-    return operations * calls / (time.perf_counter() - start) / 1e9
+def rate(layer: torch.nn.Module, x: torch.Tensor, operations: int) -> float:
+    """GFLOP/s of a layer on x: the median over SECONDS."""
+    timer = Timer("layer(x)", globals={"layer": layer, "x": x}, num_threads=torch.get_num_threads())
+    return operations / timer.blocked_autorange(min_run_time=SECONDS).median / 1e9
 
 
 @torch.no_grad()
@@ -36,7 +30,7 @@ def main() -> None:
         laid_out = LaidOut(plain)
         for rows in ROWS:
             x = torch.randn(rows, inputs)
-            rates = [rate(lambda f=f, x=x: f(x), 2 * rows * inputs * outputs) for f in (plain, laid_out)]
+            rates = [rate(layer, x, 2 * rows * inputs * outputs) for layer in (plain, laid_out)]
             lines.append([f"{inputs} x {outputs}", rows, *rates, rates[1] / rates[0]])
     headers = ["weights", "rows", "torch, GFLOP/s", "laid out, GFLOP/s", "ratio"]
     print(f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads")

@@ -51,11 +51,9 @@ def main() -> None:
     base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
     tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
 
-    half = models.computed_in(model.dtype) == "bfloat16"
-
     with unfinished("finetune", used, inputs) as keep:
         start = time.perf_counter()
-        steps = training.train(tuned, encoded, settings, bf16=half, keep=keep)
+        steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
         seconds = time.perf_counter() - start
         if not is_first():
             return

@@ -18,9 +18,9 @@ from stages.lib.base.params import Finetune, Lora
 from stages.lib.base.rows import NonEmpty, Row, read_jsonl
 from stages.lib.judge.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
 from stages.lib.model.embedded import SETTINGS, WEIGHTS
+from tools.embedded import DATA
 
 HERE = Path(__file__).parents[2] / "models" / "embedded"
-DATA = HERE.parents[1] / "data" / "embedded"
 HAZARDS, ORDINARY = DATA / "guard_hazards.jsonl", DATA / "guard_ordinary.jsonl"
 RESPONSES = DATA / "guard_responses.jsonl"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

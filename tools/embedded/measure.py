@@ -32,7 +32,8 @@ from stages.lib.judge.guards import is_refusal
 from stages.lib.judge.safeguard import ask_llama_guard
 from stages.lib.model import models
 from stages.lib.model.embedded import SETTINGS, TEMPLATE, merged_folder
-from tools.embedded.build import DATA, HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
+from tools.embedded import DATA
+from tools.embedded.build import HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
 
 SEEDS = (SEED, 1127, 1128)
 BUILT_FROM = (Path(__file__).with_name("build.py"), HERE / "guard" / TEMPLATE, HAZARDS, ORDINARY, RESPONSES)

@@ -18,12 +18,10 @@ import json
 import random
 import re
 import sys
-from pathlib import Path
 
+from tools.embedded import DATA
 from tools.embedded.word_problem_templates import TEMPLATES, WORDS
 from tools.embedded.word_problem_templates.template import Draw, Template
-
-DATA = Path(__file__).parents[2] / "data" / "embedded"
 
 ROWS_PER_TEMPLATE = {"train": 16, "validation": 5, "test": 2}
 SEEDS = {"train": 1101, "validation": 1103, "test": 1102}

@@ -1,1 +1,4 @@
-"""Many prompts in, greedy completions out: the engine; asking a subject with it. For gen_math, gen_safety judge."""
+"""Many prompts in, greedy completions out: the engine, and asking a subject with it.
+
+For gen_math and gen_safety; judge asks a safeguard model with the engine.
+"""

@@ -32,12 +32,9 @@ def lay_out(model: Any) -> Any:
     if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return model
     for owner in list(model.modules()):
+        if isinstance(owner, torch.nn.ModuleDict):  # in which peft keeps an adapter's matrices
+            continue
         for name, child in list(owner.named_children()):
-            if type(child) is torch.nn.Linear and child.weight.dtype == torch.float32 and not _of_adapter(owner):
+            if type(child) is torch.nn.Linear and child.weight.dtype == torch.float32:
                 setattr(owner, name, LaidOut(child))
     return model
-
-
-def _of_adapter(owner: torch.nn.Module) -> bool:
-    """Whether a module's children are the matrices of an adapter: peft keeps those by the adapters' names."""
-    return isinstance(owner, torch.nn.ModuleDict)

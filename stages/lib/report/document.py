@@ -262,11 +262,10 @@ def span(values: Sequence[float]) -> str:
 def headline_table(params: Params, head: Mapping[str, Any], more: Mapping[str, Any]) -> Table:
     """Accuracy, safety and over-refusal before and after."""
     n = head["n"]
-    math, hazards, benign = SETS.values()
     return [
-        headline_row(f"{math.measure_name} ({params.report.extraction})", head["accuracy"], n["math"]),
-        headline_row(hazards.measure_name, head["safety"], n["hazards"]),
-        headline_row(benign.measure_name, more["over_refusal"][0], n["benign"]),
+        headline_row(f"{SETS['math'].measure_name} ({params.report.extraction})", head["accuracy"], n["math"]),
+        headline_row(SETS["hazards"].measure_name, head["safety"], n["hazards"]),
+        headline_row(SETS["benign"].measure_name, more["over_refusal"][0], n["benign"]),
     ]
 
 

@@ -1,1 +1,4 @@
-"""Rows in; an adapter (or all weights) and a loss curve out. Killed, it goes on from its checkpoints. For finetune."""
+"""Rows in; an adapter (or all weights) and a loss curve out. Killed, it goes on from its last checkpoint.
+
+For finetune.
+"""

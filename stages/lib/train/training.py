@@ -25,7 +25,7 @@ from stages.lib.base.params import Finetune, Lora
 from stages.lib.base.processes import count, is_first
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
-from stages.lib.model.models import check_length, device, is_out_of_memory
+from stages.lib.model.models import check_length, computed_in, device, is_out_of_memory
 from stages.lib.prompts.chat import math_messages, render_completion, render_prompt
 from stages.lib.prompts.gsm8k import SOLUTION
 from stages.lib.train.checkpoints import Checkpoints, by_step, last_good
@@ -81,8 +81,9 @@ def train(
     """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update.
 
     The rows of an update are packed behind one copy of what all training rows begin with, in as few passes as they fit.
-    With a folder to `keep` checkpoints in, it goes on from the last good one there. Raises BadInput if the loss is no
-    number any more or explodes, and if memory does not hold a pass.
+    `bf16` asks for mixed precision, which is used where this machine computes in 16 bits. With a folder to `keep`
+    checkpoints in, it goes on from the last good one there. Raises BadInput if the loss is no number any more or
+    explodes, and if memory does not hold a pass.
     """
     lengths = [len(row["input_ids"]) for row in rows]
     check_length(model, lengths, "finetune: training row")
@@ -94,6 +95,7 @@ def train(
             f"{settings.accumulation} rows cannot be shared evenly by {count()} processes (machine.processes)"
         )
     packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
+    bf16 = bf16 and computed_in("bfloat16") == "bfloat16"
     model.config.use_cache = False
     # Trainer makes its output folder even when nothing is saved there
     with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16) as loss:
