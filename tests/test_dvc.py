@@ -2,6 +2,7 @@
 and the rooms import only downwards."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,12 @@ def test_pure_modules_load_no_model_library(name):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not heavy & {module.split(".")[0] for module in modules}, path
+
+
+def test_git_ignores_no_code():
+    """A rule for what a tool writes (`review/`) once hid a package of the same name: it was here and in no clone."""
+    ask = ("git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", "stages", "tools", "bench", "tests")
+    ignored = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in ignored if name.endswith(".py")]
+    folders = {path.parent for top in ("stages", "tools", "tests") for path in (ROOT / top).rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stages.lib.base.params import parse_params
-from stages.lib.model import models
+from stages.lib.model import linear, models
 from stages.lib.model.linear import LaidOut, lay_out
 from stages.lib.model.models import Source, computed_in, load_base
 from stages.lib.train.training import add_lora
@@ -42,13 +42,21 @@ def test_an_adapter_stays_as_it_is_over_layers_laid_out(plain):
     assert torch.allclose(laid_out(IDS).logits, model(IDS).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_16_bits_are_left_as_they_are(plain):
-    assert not [module for module in lay_out(plain.bfloat16()).modules() if isinstance(module, LaidOut)]
+@torch.no_grad()
+def test_16_bits_are_laid_out_where_the_cpu_computes_in_them(plain, monkeypatch):
+    plain = plain.bfloat16()
+    expected, rounding = plain(IDS).logits, torch.finfo(torch.bfloat16).eps
+    for served in (False, linear.has_16_bits()):
+        monkeypatch.setattr(linear, "has_16_bits", lambda served=served: served)
+        laid_out = lay_out(copy.deepcopy(plain))
+        assert any(isinstance(module, LaidOut) for module in laid_out.modules()) == served
+        close = 4 * rounding * expected.abs().max().item()
+        assert torch.allclose(laid_out(IDS).logits.float(), expected.float(), atol=close)
 
 
 @pytest.mark.parametrize(("has_16_bits", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_a_cpu_without_16_bits_computes_in_float32(monkeypatch, tiny_models, has_16_bits, dtype):
     monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(models, "has_16_bits", lambda: has_16_bits)
+    monkeypatch.setattr(linear, "has_16_bits", lambda: has_16_bits)
     assert (computed_in("bfloat16"), computed_in("float32")) == (dtype, "float32")
     assert load_base(Source(str(tiny_models["qwen2"]), None), "none", "bfloat16").dtype == getattr(torch, dtype)

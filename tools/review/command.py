@@ -13,18 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.lib.base.cli import parser, run
+from stages.lib.base.cli import parser
 from stages.lib.base.errors import BadInput
-from stages.lib.prompts.gsm8k import extract
-from stages.lib.base.measured import HAZARDS, OF_MEASURE, SETS
-from stages.lib.measure.outcomes import Outcome
-from stages.lib.base.rows import Problem
 from stages.lib.base.files import write_text
+from stages.lib.base.measured import HAZARDS, OF_MEASURE, SETS
+from stages.lib.base.rows import Problem
+from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.stats import share_of
+from stages.lib.prompts.gsm8k import extract
 from stages.lib.report.wording import between, changed, code, counted, pct, points, pvalue, visible
 from tools.commands import git
-from tools.review.comparison import Change, Comparison, compare
 from tools.drift import missing_files, stages_to_run
+from tools.review.comparison import Change, Comparison, compare
 from tools.review.gate import RULES, Ruling, broken, rulings
 from tools.review.revisions import WORKSPACE, Revision, Texts, read_revision, read_texts
 

@@ -11,7 +11,16 @@ from typing import Any
 
 from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.measure.outcomes import Outcome, is_good
-from stages.lib.measure.stats import Share, corrected, holm_factors, paired_change, retention, retention_change, share_of, smallest_change
+from stages.lib.measure.stats import (
+    Share,
+    corrected,
+    holm_factors,
+    paired_change,
+    retention,
+    retention_change,
+    share_of,
+    smallest_change,
+)
 from stages.lib.report.wording import code, counted
 from tools.review.revisions import Revision
 
@@ -158,8 +167,8 @@ def notes(before: Revision, after: Revision, tuned: Mapping[str, Sequence], unli
     other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in paired(before, after, kind, "base"))]
     if other:
         said.append(
-            f"The untuned models differ, too ({', '.join(SETS[kind].item + 's' for kind in other)}): the change is not the "
-            "tuning's alone."
+            f"The untuned models differ, too ({', '.join(SETS[kind].item + 's' for kind in other)}): the change is not "
+            "the tuning's alone."
         )
     if sources := changed_sources(before.lock, after.lock):
         said.append(f"Code and data that the measurement is made from changed: {', '.join(map(code, sources))}.")

@@ -13,8 +13,8 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import PREPARED, SETS, generated
-from stages.lib.measure.outcomes import Outcome, from_csv
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row
+from stages.lib.measure.outcomes import Outcome, from_csv
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
