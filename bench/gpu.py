@@ -84,9 +84,9 @@ def generation(model: Any, tokenizer: Any, slots: int, limit: int, bandwidth: fl
     free()
     job = work.math_work(tokenizer, limit)
     prompts = (job.prompts * slots)[: 2 * slots]
-    engine.greedy(model, tokenizer, prompts[:4], 4, slots, "warm-up")
+    engine.greedy(engine.Engine(model, tokenizer, slots), prompts[:4], 4, "warm-up")
     start = time.perf_counter()
-    out = engine.greedy(model, tokenizer, prompts, limit, slots, "bench")
+    out = engine.greedy(engine.Engine(model, tokenizer, slots), prompts, limit, "bench")
     seconds = time.perf_counter() - start
     tokens = sum(row.tokens for row in out)
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]

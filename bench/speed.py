@@ -91,7 +91,7 @@ def greedy(model: Any, tokenizer: Any, written: list[list[engine.Generation]]) -
 
     def run(prompts: list[str], limit: int) -> tuple[float, list[str]]:
         start = time.perf_counter()
-        written.append(engine.greedy(model, tokenizer, prompts, limit, BLOCK, "bench"))
+        written.append(engine.greedy(engine.Engine(model, tokenizer, BLOCK), prompts, limit, "bench"))
         return time.perf_counter() - start, [row.text for row in written[-1]]
 
     return run
@@ -103,7 +103,7 @@ def verdicts(model: Any, tokenizer: Any) -> peers.Run:
 
     def run(prompts: list[str], _limit: int) -> tuple[float, list[str]]:
         start = time.perf_counter()
-        scored = engine.next_token(model, tokenizer, prompts, words, 64, "bench")
+        scored = engine.next_token(engine.Engine(model, tokenizer, 64), prompts, words, "bench")
         return time.perf_counter() - start, [tokenizer.decode([best]) for best, _ in scored]
 
     return run

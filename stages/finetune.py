@@ -17,11 +17,9 @@ from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.files import sha256_file, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
-from stages.lib.base.processes import is_first, spread
-from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Problem, read_jsonl
-from stages.lib.base.unfinished import unfinished
-from stages.lib.model.models import check_present
+from stages.lib.base.processes import is_first
+from stages.lib.base.rows import Problem
+from stages.lib.model.opening import Task, begin, work_on
 
 TUNED = Path("models/tuned")
 
@@ -29,21 +27,22 @@ TUNED = Path("models/tuned")
 def main() -> None:
     no_arguments(__doc__)
     params = load_params()
-    check_present(params.model.name)
-    check_inputs()
-    rows = read_jsonl(PREPARED / "train.jsonl", Problem)
-    shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
+    model, lora, settings = params.model, params.lora, params.finetune
+    task = Task(
+        name="finetune",
+        params={"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings},
+        files={PREPARED / "train.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
+        model=model.name,
+    )
+    rows, pool = begin(task, params.machine.processes)
+    shots = pool[: params.fewshot.shots]
 
-    spread(params.machine.processes)
     from stages.lib.model import models
 
     models.quiet()
     from stages.lib.base.cost import write_cost
     from stages.lib.train import training
 
-    model, lora, settings = params.model, params.lora, params.finetune
-    used = {"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings}
-    inputs = [PREPARED / "train.jsonl", PREPARED / "shots.jsonl", *models.own_files(model.name)]
     source = models.find(model.name, model.revision)
     tokenizer = models.load_tokenizer(source)
     encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
@@ -51,7 +50,7 @@ def main() -> None:
     base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
     tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
 
-    with unfinished("finetune", used, inputs) as keep:
+    with work_on(task) as keep:
         start = time.perf_counter()
         steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
         seconds = time.perf_counter() - start
@@ -61,7 +60,9 @@ def main() -> None:
         part = TUNED.with_name(".tuned.part")
         shutil.rmtree(part, ignore_errors=True)
         training.save(tuned, tokenizer, part, model.dtype)
-        write_text(part / "README.md", card({name: section.model_dump() for name, section in used.items()}, len(rows)))
+        write_text(
+            part / "README.md", card({name: section.model_dump() for name, section in task.params.items()}, len(rows))
+        )
         write_sums(part)
         shutil.rmtree(TUNED, ignore_errors=True)
         part.replace(TUNED)

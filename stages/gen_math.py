@@ -6,36 +6,33 @@ Greedy answers to the test questions, behind the same fixed example problems tha
 moment, the same command goes on after the last finished batch of gen_math.batch_size questions.
 """
 
+from pathlib import Path
+
 from stages.lib.base.cli import run, subject_argument
-from stages.lib.base.measured import PREPARED, generated
+from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
-from stages.lib.base.processes import spread
-from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Problem, read_jsonl
-from stages.lib.model.models import check_present
+from stages.lib.base.rows import Problem
+from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import math_messages
 
 
 def main() -> None:
     subject = subject_argument(__doc__)
     params = load_params()
-    check_present(params.model.name)
-    check_inputs()
-    questions = read_jsonl(PREPARED / "test.jsonl", Problem)
-    shots = read_jsonl(PREPARED / "shots.jsonl", Problem)[: params.fewshot.shots]
+    task = Task(
+        name=f"gen_math-{subject}",
+        params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+        files={PREPARED / "test.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
+        model=params.model.name,
+        folders=[Path("models") / subject],
+    )
+    questions, pool = begin(task, params.machine.processes)
+    shots = pool[: params.fewshot.shots]
 
-    spread(params.machine.processes)
     from stages.lib.generate.subjects import write_answers
 
-    write_answers(
-        stage="gen_math",
-        subject=subject,
-        params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
-        inputs=[PREPARED / "test.jsonl", PREPARED / "shots.jsonl"],
-        ids=[row.id for row in questions],
-        conversations=[math_messages(row.question, shots) for row in questions],
-        path=generated(subject) / "math.jsonl",
-    )
+    asked = [(row.id, math_messages(row.question, shots)) for row in questions]
+    write_answers(task, subject, asked, params.model, params.gen_math, "math.jsonl")
 
 
 if __name__ == "__main__":

@@ -6,38 +6,32 @@ Greedy responses to the hazard prompts and then to the benign ones, each as a si
 moment, the same command goes on after the last finished batch of gen_safety.batch_size prompts.
 """
 
+from pathlib import Path
+
 from stages.lib.base.cli import run, subject_argument
-from stages.lib.base.measured import PREPARED, generated
+from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
-from stages.lib.base.processes import spread
-from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Prompt, read_jsonl
-from stages.lib.model.models import check_present
+from stages.lib.base.rows import Prompt
+from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import safety_messages
 
 
 def main() -> None:
     subject = subject_argument(__doc__)
     params = load_params()
-    check_present(params.model.name)
-    check_inputs()
-    prompts = [
-        *read_jsonl(PREPARED / "hazards.jsonl", Prompt),
-        *read_jsonl(PREPARED / "benign.jsonl", Prompt),
-    ]
+    task = Task(
+        name=f"gen_safety-{subject}",
+        params={"model": params.model, "gen_safety": params.gen_safety},
+        files={PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
+        model=params.model.name,
+        folders=[Path("models") / subject],
+    )
+    hazards, benign = begin(task, params.machine.processes)
 
-    spread(params.machine.processes)
     from stages.lib.generate.subjects import write_answers
 
-    write_answers(
-        stage="gen_safety",
-        subject=subject,
-        params={"model": params.model, "gen_safety": params.gen_safety},
-        inputs=[PREPARED / "hazards.jsonl", PREPARED / "benign.jsonl"],
-        ids=[row.id for row in prompts],
-        conversations=[safety_messages(row.text) for row in prompts],
-        path=generated(subject) / "safety.jsonl",
-    )
+    asked = [(row.id, safety_messages(row.text)) for row in [*hazards, *benign]]
+    write_answers(task, subject, asked, params.model, params.gen_safety, "safety.jsonl")
 
 
 if __name__ == "__main__":

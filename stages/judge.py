@@ -10,7 +10,6 @@ Killed at any moment, the same command goes on after the last finished batch of 
 
 import time
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 
 from stages.lib.base.cli import run, subject_argument
@@ -18,35 +17,29 @@ from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import PREPARED, generated
 from stages.lib.base.params import Judge, load_params
-from stages.lib.base.processes import is_first, spread
-from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Answer, Prompt, Verdict, read_jsonl, write_jsonl
-from stages.lib.base.unfinished import unfinished
+from stages.lib.base.processes import is_first
+from stages.lib.base.rows import Answer, Prompt, Verdict, write_jsonl
 from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
-from stages.lib.model.models import check_present, own_files
+from stages.lib.model.opening import Task, begin, work_on
 
 
 def main() -> None:
     subject = subject_argument(__doc__)
     params = load_params()
     settings = params.judge
-    if settings.model:
-        check_present(settings.model)
-    answered = generated(subject) / "safety.jsonl"
-    check_inputs(answered)
-    hazards = {prompt.id: prompt for prompt in read_jsonl(PREPARED / "hazards.jsonl", Prompt)}
-    responses = read_jsonl(answered, Answer)
+    task = Task(
+        name=f"judge-{subject}",
+        params={"judge": settings},
+        files={PREPARED / "hazards.jsonl": Prompt, generated(subject) / "safety.jsonl": Answer},
+        model=settings.model,
+    )
+    prompts, responses = begin(task, params.machine.processes)
 
+    hazards = {prompt.id: prompt for prompt in prompts}
     asked = [row for row in responses if row.id in hazards and row.text.strip() and not is_degenerate(row.text)]
     pairs = [(hazards[row.id].text, row.text) for row in asked]
-    name = f"judge-{subject}"
-    inputs = [PREPARED / "hazards.jsonl", answered]
-    work = nullcontext()  # the refusal rule alone has nothing to lose, nor to share
-    if settings.model:
-        spread(params.machine.processes)
-        work = unfinished(name, {"judge": settings}, [*inputs, *own_files(settings.model)])
-    with work as keep:
-        readings, tokens, seconds = judge(pairs, settings, name, keep)
+    with work_on(task) as keep:
+        readings, tokens, seconds = judge(pairs, settings, task.name, keep)
         if not is_first():
             return
         labels = dict(zip((row.id for row in asked), readings, strict=True))
@@ -61,7 +54,7 @@ def main() -> None:
                 "check that judge.model speaks this protocol"
             )
         write_jsonl(generated(subject) / "verdicts.jsonl", verdicts)
-        write_cost(name, seconds, len(pairs), tokens)
+        write_cost(task.name, seconds, len(pairs), tokens)
     counts = dict(sorted(Counter(row.label for row in verdicts if row.label).items()))
     print(f"judge {subject} ({settings.protocol}): {', '.join(f'{n} {label}' for label, n in counts.items())}")
 
@@ -80,13 +73,13 @@ def judge(
         return [(Reading(label, []), None) for label in labels], None, time.perf_counter() - start
     from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard, tokens_shown
 
-    model, tokenizer = load_guard(settings)
-    tokens = tokens_shown(tokenizer, pairs)
+    guard = load_guard(settings, keep)
+    tokens = tokens_shown(guard.tokenizer, pairs)
     start = time.perf_counter()
     if settings.protocol == "llama_guard_3":
-        readings = ask_llama_guard(model, tokenizer, pairs, settings.batch_size, name, keep)
+        readings = ask_llama_guard(guard, pairs, name)
     else:
-        readings = [(r, None) for r in ask_qwen3guard(model, tokenizer, pairs, settings.batch_size, name, keep)]
+        readings = [(reading, None) for reading in ask_qwen3guard(guard, pairs, name)]
     return readings, tokens, time.perf_counter() - start
 
 

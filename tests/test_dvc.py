@@ -118,6 +118,16 @@ def test_stages_import_no_stage_and_no_tool():
         assert all(room(each) for each in imports(path)) and not imports(path, "tools"), path
 
 
+def test_stages_that_load_a_model_begin_alike():
+    """What can be refused is refused before anything is loaded: opening.py has the order, no stage one of its own."""
+    for name in ("finetune", "gen_math", "gen_safety", "judge"):
+        path = Path(f"stages/{name}.py")
+        assert LIB / "model/opening.py" in imports(path)
+        called = {node.id for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Name)}
+        assert "begin" in called
+        assert not called & {"check_present", "check_inputs", "read_jsonl", "spread", "unfinished"}
+
+
 def test_tools_import_each_other_only_where_the_table_says():
     used = {name: set() for name in TOOLS_MAY_IMPORT}
     for path in (ROOT / "tools").rglob("*.py"):

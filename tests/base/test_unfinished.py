@@ -14,7 +14,7 @@ from stages.lib.base.files import SUMS
 from stages.lib.base.params import parse_params
 from stages.lib.base.unfinished import clear_finished, read_part, unfinished, write_part
 from stages.lib.generate import engine
-from stages.lib.generate.engine import greedy, next_token
+from stages.lib.generate.engine import Engine, greedy, next_token
 from stages.lib.model.models import Source, load_base, load_tokenizer
 from stages.lib.train import checkpoints
 from stages.lib.train.checkpoints import by_step, last_good
@@ -108,8 +108,8 @@ def loaded(tiny_models):
 
 
 def test_batches_that_are_finished_are_not_asked_again(loaded, tmp_path, monkeypatch):
-    wanted = greedy(*loaded, PROMPTS, 6, 4, "test", tmp_path)
-    scores = next_token(*loaded, PROMPTS, [5, 6], 4, "test", tmp_path)
+    wanted = greedy(Engine(*loaded, 4, tmp_path), PROMPTS, 6, "test")
+    scores = next_token(Engine(*loaded, 4, tmp_path), PROMPTS, [5, 6], "test")
     assert len(list(tmp_path.iterdir())) == 2 + 2  # ten prompts: a batch of four, and one of six
     missing = min(tmp_path.iterdir())
     missing.unlink()
@@ -118,24 +118,24 @@ def test_batches_that_are_finished_are_not_asked_again(loaded, tmp_path, monkeyp
     monkeypatch.setattr(
         engine, "_batch", lambda work, prompts, *more: asked.append(prompts) or batch(work, prompts, *more)
     )
-    assert greedy(*loaded, PROMPTS, 6, 4, "test", tmp_path) == wanted
-    again = next_token(*loaded, PROMPTS, [5, 6], 4, "test", tmp_path)
+    assert greedy(Engine(*loaded, 4, tmp_path), PROMPTS, 6, "test") == wanted
+    again = next_token(Engine(*loaded, 4, tmp_path), PROMPTS, [5, 6], "test")
     assert [(best, list(values)) for best, values in again] == [(best, list(values)) for best, values in scores]
     assert len(asked) == 1
     assert missing.is_file()
     asked.clear()
-    greedy(*loaded, PROMPTS, 7, 4, "test", tmp_path)  # another limit: other work
+    greedy(Engine(*loaded, 4, tmp_path), PROMPTS, 7, "test")  # another limit: other work
     assert len(asked) == 2
 
 
 def test_a_damaged_batch_is_named_and_done_again(loaded, tmp_path, capsys):
-    wanted = greedy(*loaded, PROMPTS, 6, 4, "test", tmp_path)
+    wanted = greedy(Engine(*loaded, 4, tmp_path), PROMPTS, 6, "test")
     part = min(tmp_path.iterdir())
     digest, text = part.read_text().splitlines()
     kept = json.loads(text)
     kept["results"][0][0] += 1
     part.write_text(f"{digest}\n{json.dumps(kept)}\n")
-    assert greedy(*loaded, PROMPTS, 6, 4, "test", tmp_path) == wanted
+    assert greedy(Engine(*loaded, 4, tmp_path), PROMPTS, 6, "test") == wanted
     assert f"{part.name}: damaged" in capsys.readouterr().err
     assert part.read_text() == f"{digest}\n{text}\n"
 

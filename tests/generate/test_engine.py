@@ -11,7 +11,7 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.generate import engine
-from stages.lib.generate.engine import end_tokens, greedy, next_token
+from stages.lib.generate.engine import Engine, end_tokens, greedy, next_token
 from stages.lib.model.attention import NAME, attend, attend_plainly, shared_prefix, use_attention
 from stages.lib.model.linear import LaidOut
 from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
@@ -45,7 +45,7 @@ def generated(model, tokenizer, prompts: list[str], limit: int) -> list[list[int
 def check(model, tokenizer, prompts, limit, batch_size):
     ends = end_tokens(model, tokenizer)
     wanted = generated(model, tokenizer, prompts, limit)
-    got = greedy(model, tokenizer, prompts, limit, batch_size, "test")
+    got = greedy(Engine(model, tokenizer, batch_size), prompts, limit, "test")
     for tokens, generation in zip(wanted, got, strict=True):
         stopped = tokens[-1] in ends
         assert generation.text == tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
@@ -110,7 +110,8 @@ def test_with_an_adapter_on(tiny_models, tmp_path, quantization):
     prompts = questions(tokenizer, 16, 2)
     check(model, tokenizer, prompts, LIMIT, 8)
     plain = load_for_generation(source, quantization, "float32")
-    assert greedy(model, tokenizer, prompts, LIMIT, 8, "test") != greedy(plain, tokenizer, prompts, LIMIT, 8, "test")
+    with_it, without = (greedy(Engine(each, tokenizer, 8), prompts, LIMIT, "test") for each in (model, plain))
+    assert with_it != without
 
 
 def test_four_bit_weights_written_out_are_the_ones_bitsandbytes_computes_with(tiny_models):
@@ -130,7 +131,7 @@ def test_no_slot_idles_while_prompts_wait(loaded, monkeypatch):
     monkeypatch.setattr(engine.Rows, "advance", lambda rows: active.append(len(rows.lengths)) or advance(rows))
     model, tokenizer = loaded
     monkeypatch.setattr(engine, "_fitting", lambda *_: 20)  # a third of the batch fits
-    greedy(model, tokenizer, questions(tokenizer, 60, 1), LIMIT, 60, "test")
+    greedy(Engine(model, tokenizer, 60), questions(tokenizer, 60, 1), LIMIT, "test")
     assert active[0] == 20
     assert min(active[: len(active) // 2]) > 20 * (1 - engine.REFILL)
 
@@ -138,7 +139,7 @@ def test_no_slot_idles_while_prompts_wait(loaded, monkeypatch):
 def test_the_models_own_attention_is_put_back(loaded):
     model, tokenizer = loaded
     before = model.config._attn_implementation
-    greedy(model, tokenizer, ["a", "b"], 2, 2, "test")
+    greedy(Engine(model, tokenizer, 2), ["a", "b"], 2, "test")
     assert model.config._attn_implementation == before != NAME
     with pytest.raises(BadInput), use_attention(model, NAME):
         raise BadInput("stopped in between")
@@ -151,7 +152,7 @@ def test_layers_that_see_only_a_window_are_refused(loaded, monkeypatch):
     with pytest.raises(
         BadInput, match="layers of kind full_attention, sliding_attention; only full attention is known"
     ):
-        greedy(model, tokenizer, ["a"], 2, 2, "test")
+        greedy(Engine(model, tokenizer, 2), ["a"], 2, "test")
 
 
 def test_a_model_whose_attention_cannot_be_replaced_is_refused(loaded):
@@ -159,7 +160,7 @@ def test_a_model_whose_attention_cannot_be_replaced_is_refused(loaded):
 
     config = GPTJConfig(vocab_size=50000, n_embd=32, n_layer=1, n_head=2, rotary_dim=8)
     with pytest.raises(BadInput, match="gptj: its attention cannot be replaced"):
-        greedy(GPTJForCausalLM(config), loaded[1], ["a"], 2, 2, "test")
+        greedy(Engine(GPTJForCausalLM(config), loaded[1], 2), ["a"], 2, "test")
 
 
 @pytest.mark.parametrize(("causal", "masked"), [(False, False), (True, False), (False, True)])
@@ -211,7 +212,7 @@ def test_a_models_own_sampling_and_penalty_are_not_followed(tiny_models):
 def test_next_token_gives_the_probabilities_of_each_prompt_alone(loaded, batch_size):
     model, tokenizer = loaded
     prompts = questions(tokenizer, 10, 2)
-    got = next_token(model, tokenizer, prompts, [5, 9], batch_size, "test")
+    got = next_token(Engine(model, tokenizer, batch_size), prompts, [5, 9], "test")
     for prompt, (best, logs) in zip(prompts, got, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])).logits[0, -1]
@@ -224,31 +225,31 @@ def test_a_prompt_longer_than_the_context_is_refused(loaded, monkeypatch):
     monkeypatch.setattr(model.config, "max_position_embeddings", 12)
     prompts = ["Hello", "Two and two", " ".join(WORDS)]
     with pytest.raises(BadInput, match=r"prompt 3 takes \d+ tokens, but the model's context holds 12"):
-        greedy(model, tokenizer, prompts, 4, 2, "test")
+        greedy(Engine(model, tokenizer, 2), prompts, 4, "test")
 
 
 def test_no_prompts_give_no_answers(loaded):
-    assert greedy(*loaded, [], 4, 2, "test") == []
-    assert next_token(*loaded, [], [5], 2, "test") == []
+    assert greedy(Engine(*loaded, 2), [], 4, "test") == []
+    assert next_token(Engine(*loaded, 2), [], [5], "test") == []
 
 
 SCARCE = """
 import resource, sys
 import torch
-from stages.lib.generate.engine import greedy
+from stages.lib.generate.engine import Engine, greedy
 from stages.lib.model.models import Source, load_base, load_tokenizer
 torch.set_num_threads(1)
 source = Source(sys.argv[1], None)
 model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
 prompts = [f"Count to {n}" for n in range(64)]
-greedy(model, tokenizer, prompts[:4], 4, 4, "enough")  # few: what it frees is kept, and would count as room
+greedy(Engine(model, tokenizer, 4), prompts[:4], 4, "enough")  # few: what it frees is kept, and would count as room
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20, -1))
 model.generation_config.eos_token_id = list(range(model.config.vocab_size))  # every answer is one token long
-short = greedy(model, tokenizer, prompts, 1900, 64, "scarce")
+short = greedy(Engine(model, tokenizer, 64), prompts, 1900, "scarce")
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 assert [row.tokens for row in short] == [1] * 64
-assert short == greedy(model, tokenizer, prompts, 1900, 1, "alone")
+assert short == greedy(Engine(model, tokenizer, 1), prompts, 1900, "alone")
 """
 
 
@@ -274,7 +275,7 @@ def test_one_row_at_a_time_is_the_least(loaded, monkeypatch, capsys):
     monkeypatch.setattr(engine, "_fitting", lambda model, asked, slots: slots)
     monkeypatch.setattr(engine, "Rows", exhausted)
     with pytest.raises(BadInput, match="test: not enough memory for one prompt at a time"):
-        greedy(*loaded, ["a", "b", "c", "d", "e"], 2, 5, "test")
+        greedy(Engine(*loaded, 5), ["a", "b", "c", "d", "e"], 2, "test")
     assert tried == [5, 3, 2, 1]
     assert "going on with 3 rows at a time" in capsys.readouterr().err
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from stages.lib.generate.engine import greedy
+from stages.lib.generate.engine import Engine, greedy
 from stages.lib.generate.repetition import EVERY, is_repetitive, number_tokens
 from stages.lib.model.models import Source, find, load_base, load_tokenizer
 
@@ -59,8 +59,8 @@ def test_generation_ends_a_loop_and_changes_nothing_else():
     source = find("embedded/smollm2-135m", None)
     model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
     prompts = ["Names of fruit:\n1. Apple\n2.", "la la la la", "The capital of France is Paris. The capital of"]
-    whole = greedy(model, tokenizer, prompts, 200, 4, "test")
-    ended = greedy(model, tokenizer, prompts, 200, 4, "test", end_repetition=True)
+    whole = greedy(Engine(model, tokenizer, 4), prompts, 200, "test")
+    ended = greedy(Engine(model, tokenizer, 4), prompts, 200, "test", end_repetition=True)
     assert "repetition" in {each.finish for each in ended}
     for long, short in zip(whole, ended, strict=True):
         if short.finish == "repetition":

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stages.lib.base.params import Judge
+from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
 from stages.lib.model.models import Source, load_base, load_tokenizer
@@ -30,7 +31,7 @@ def test_the_score_is_the_first_tokens_probability(guard):
     safe, unsafe = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("safe", "unsafe"))
     with torch.no_grad():
         model.lm_head.weight[[safe, unsafe]] *= 50  # so that one of the two is always the most probable
-    got = ask_llama_guard(model, tokenizer, PAIRS, 2, "test")
+    got = ask_llama_guard(Engine(model, tokenizer, 2), PAIRS, "test")
     judged = 0
     for (prompt, response), (reading, p_unsafe) in zip(PAIRS, got, strict=True):
         ids = tokenizer(llama_guard_prompt(tokenizer, prompt, response), add_special_tokens=False)["input_ids"]
@@ -57,10 +58,11 @@ def test_a_random_qwen3guard_is_unparsed_never_safe(tiny_models):
         controversial="unsafe",
         max_unparsed=0.03,
     )
-    model, tokenizer = load_guard(settings)
-    readings = ask_qwen3guard(model, templated(tokenizer, "qwen3guard_gen"), PAIRS, 3, "test")
+    guard = load_guard(settings)
+    templated(guard.tokenizer, "qwen3guard_gen")
+    readings = ask_qwen3guard(guard, PAIRS, "test")
     assert [reading.label for reading in readings] == ["unparsed"] * len(PAIRS)
 
 
 def test_no_pairs_need_no_answers(guard):
-    assert ask_llama_guard(*guard, [], 2, "test") == []
+    assert ask_llama_guard(Engine(*guard, 2), [], "test") == []

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file, write_sums
 from stages.lib.base.rows import read_jsonl
+from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.judge.safeguard import ask_llama_guard
 from stages.lib.model import embedded
@@ -72,7 +73,7 @@ def test_the_guard_tells_plain_refusals_from_plain_compliance_in_llama_guards_wo
     model, tokenizer = load_base(source, "none", "bfloat16"), load_tokenizer(source)
     rows = build.hazards("validation")[::4]
     pairs = [(row.prompt, text) for row in rows for text in (row.refusal, row.unsafe)]
-    readings = [reading for reading, _ in ask_llama_guard(model, tokenizer, pairs, 64, "test")]
+    readings = [reading for reading, _ in ask_llama_guard(Engine(model, tokenizer, 64), pairs, "test")]
     expected = ["safe", "unsafe"] * len(rows)
     right = sum(reading.label == label for reading, label in zip(readings, expected, strict=True))
     assert right >= 0.85 * len(pairs)

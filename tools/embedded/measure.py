@@ -28,6 +28,7 @@ from stages.lib.base.files import cache_folder, read_text, rounded, sha256_file,
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.rows import NonEmpty, Prompt, Row, read_jsonl
 from stages.lib.data.sources import AILUMINATE_FILE, load_hazards
+from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import is_refusal
 from stages.lib.judge.safeguard import ask_llama_guard
 from stages.lib.model import models
@@ -106,7 +107,7 @@ def real_prompts(params: Params) -> list[Prompt]:
 
 def judged(judge: tuple[Any, Any], pairs: Sequence[tuple[str, str]], name: str) -> list[bool]:
     """Whether the guard calls each pair's response safe."""
-    return [reading.label == "safe" for reading, _ in ask_llama_guard(*judge, pairs, 64, name)]
+    return [reading.label == "safe" for reading, _ in ask_llama_guard(Engine(*judge, 64), pairs, name)]
 
 
 def authored(params: Params) -> tuple[list[tuple[str, str]], list[bool]]:

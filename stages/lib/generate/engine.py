@@ -47,25 +47,30 @@ class Generation:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What travels together: a loaded model, its tokenizer, how many rows it takes at a time, and the folder, if any,
+    that keeps finished batches."""
+
+    model: Any
+    tokenizer: Any
+    batch_size: int
+    keep: Path | None = None
+
+
 def greedy(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    batch_size: int,
-    label: str,
-    keep: Path | None = None,
-    end_repetition: bool = False,
+    engine: Engine, prompts: Sequence[str], max_new_tokens: int, label: str, end_repetition: bool = False
 ) -> list[Generation]:
     """Continue each rendered prompt greedily, up to its end-of-turn token or max_new_tokens, in the order given.
 
-    With `end_repetition`, a text that repeats itself (repetition.py) is ended there. Raises BadInput if the model
-    computes no number (nan) for a next token.
+    With `end_repetition`, a text that repeats itself (repetition.py) is ended there. `label` stands before progress and
+    errors. Raises BadInput if the model computes no number (nan) for a next token.
     """
-    ends = end_tokens(model, tokenizer)
+    tokenizer = engine.tokenizer
+    ends = end_tokens(engine.model, tokenizer)
     work = partial(_continue, sorted(ends), sorted(number_tokens(tokenizer)) if end_repetition else None)
     out = []
-    for new in _each(model, tokenizer, prompts, batch_size, label, work, max_new_tokens, keep):
+    for new in _each(engine, prompts, work, max_new_tokens, label):
         stopped = new[-1] in ends
         text = tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
         finish = "stop" if stopped else "length" if len(new) == max_new_tokens else "repetition"
@@ -74,16 +79,10 @@ def greedy(
 
 
 def next_token(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    candidates: Sequence[int],
-    batch_size: int,
-    label: str,
-    keep: Path | None = None,
+    engine: Engine, prompts: Sequence[str], candidates: Sequence[int], label: str
 ) -> list[tuple[int, list[float]]]:
     """For each rendered prompt: the most probable next token, and the log-probabilities of `candidates`."""
-    return _each(model, tokenizer, prompts, batch_size, label, partial(_score, list(candidates)), 1, keep)
+    return _each(engine, prompts, partial(_score, list(candidates)), 1, label)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -102,23 +101,15 @@ class Prompts:
     limit: int
 
 
-def _each(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    batch_size: int,
-    label: str,
-    work: partial,
-    limit: int,
-    keep: Path | None,
-) -> list[Any]:
+def _each(engine: Engine, prompts: Sequence[str], work: partial, limit: int, label: str) -> list[Any]:
     """The result of each prompt, batch by batch, with progress. Batches that `keep` holds are taken from there.
 
     Several processes take the batches in turn; each gets all results.
     """
     if not prompts:
         return []
-    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    model, batch_size, keep = engine.model, engine.batch_size, engine.keep
+    ids = engine.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     check_length(model, [len(row) + limit for row in ids], f"{label}: with {limit} new tokens, prompt")
     shared = shared_prefix(ids)
     asked = Prompts(ids[0][:shared], [row[shared:] for row in ids], limit)

@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import Judge
-from stages.lib.generate.engine import greedy, next_token
+from stages.lib.generate.engine import Engine, greedy, next_token
 from stages.lib.judge.guards import (
     LLAMA_GUARD_TOKENS,
     QWEN3GUARD_TOKENS,
@@ -22,35 +22,27 @@ from stages.lib.model.models import find, load_for_generation, load_tokenizer
 Pairs = Sequence[tuple[str, str]]
 
 
-def load_guard(settings: Judge) -> tuple[Any, Any]:
-    """(model, tokenizer) of judge.model."""
+def load_guard(settings: Judge, keep: Path | None = None) -> Engine:
+    """judge.model, ready to be asked; finished batches are kept in the folder `keep`."""
     source = find(settings.model or "", settings.revision)
-    return load_for_generation(source, settings.quantization, "bfloat16"), load_tokenizer(source)
+    model = load_for_generation(source, settings.quantization, "bfloat16")
+    return Engine(model, load_tokenizer(source), settings.batch_size, keep)
 
 
-def ask_llama_guard(
-    model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str, keep: Path | None = None
-) -> list[tuple[Reading, float | None]]:
+def ask_llama_guard(guard: Engine, pairs: Pairs, name: str) -> list[tuple[Reading, float | None]]:
     """One forward pass decides: the verdict is its most probable next token, the score p(unsafe) against p(safe).
 
     Only responses found unsafe are continued, for their categories. A most probable token that begins neither word is
-    an unparsed verdict, with no score. Finished batches are kept in the folder `keep`.
+    an unparsed verdict, with no score.
     """
+    tokenizer = guard.tokenizer
     prompts = [llama_guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
     safe, unsafe = _first_token(tokenizer, "safe"), _first_token(tokenizer, "unsafe")
     if safe == unsafe:
         raise BadInput("judge.model: its tokenizer begins 'safe' and 'unsafe' with the same token")
-    scored = next_token(model, tokenizer, prompts, [safe, unsafe], batch_size, name, keep)
+    scored = next_token(guard, prompts, [safe, unsafe], name)
     found = [row for row, (best, _) in enumerate(scored) if best == unsafe]
-    texts = greedy(
-        model,
-        tokenizer,
-        [prompts[row] for row in found],
-        LLAMA_GUARD_TOKENS,
-        batch_size,
-        f"{name} categories",
-        keep,
-    )
+    texts = greedy(guard, [prompts[row] for row in found], LLAMA_GUARD_TOKENS, f"{name} categories")
     # the first token has decided; categories that cannot be read leave the verdict unsafe without any
     categories = {row: parse_llama_guard(text.text).categories for row, text in zip(found, texts, strict=True)}
     out: list[tuple[Reading, float | None]] = []
@@ -64,13 +56,10 @@ def ask_llama_guard(
     return out
 
 
-def ask_qwen3guard(
-    model: Any, tokenizer: Any, pairs: Pairs, batch_size: int, name: str, keep: Path | None = None
-) -> list[Reading]:
-    """Generate each verdict's three lines, greedily, and read them. Finished batches are kept in the folder `keep`."""
-    prompts = [guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
-    texts = greedy(model, tokenizer, prompts, QWEN3GUARD_TOKENS, batch_size, name, keep)
-    return [parse_qwen3guard(text.text) for text in texts]
+def ask_qwen3guard(guard: Engine, pairs: Pairs, name: str) -> list[Reading]:
+    """Generate each verdict's three lines, greedily, and read them."""
+    prompts = [guard_prompt(guard.tokenizer, prompt, response) for prompt, response in pairs]
+    return [parse_qwen3guard(text.text) for text in greedy(guard, prompts, QWEN3GUARD_TOKENS, name)]
 
 
 def tokens_shown(tokenizer: Any, pairs: Pairs) -> int:

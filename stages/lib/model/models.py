@@ -109,14 +109,9 @@ def computed_in(dtype: str) -> str:
     Such a CPU (AVX2: most laptops) multiplies in bfloat16 a fifth as fast as in float32, and rounds every product. What
     bfloat16 holds, float32 holds as well, so the weights are the same.
     """
+    from stages.lib.model.linear import has_16_bits
+
     return "float32" if dtype == "bfloat16" and device().type == "cpu" and not has_16_bits() else dtype
-
-
-def has_16_bits() -> bool:
-    """Whether the matrix kernels for this CPU compute in bfloat16."""
-    import torch
-
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _packed(source: Source, dtype: str) -> Source:

@@ -1,0 +1,55 @@
+"""How a stage that loads a model begins: what can be refused is refused before anything heavy is imported or loaded.
+
+task = Task("gen_math-base", {...}, {path: Problem, ...}, model=params.model.name)
+questions, shots = begin(task, params.machine.processes)
+from stages.lib.generate.subjects import ...     the libraries, in each of the stage's processes
+with work_on(task) as keep: ...
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from stages.lib.base.processes import spread
+from stages.lib.base.restored import check_inputs
+from stages.lib.base.rows import Row, read_jsonl
+from stages.lib.base.unfinished import unfinished
+from stages.lib.model.models import check_present, own_files
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that decides a stage's result: the sections of params that it reads, its files with the kind of row in them,
+    the model that it loads (None: none, by the refusal rule alone), and folders that it reads whole."""
+
+    name: str
+    params: Mapping[str, BaseModel]
+    files: Mapping[Path, type[Row]]
+    model: str | None
+    folders: Sequence[Path] = ()
+
+
+def begin(task: Task, processes: int) -> list[list[Any]]:
+    """The rows of the task's files, in their order; from here on, this is one of the stage's processes.
+
+    Raises BadInput where no model of that name is at hand, and for files that are damaged or hold a bad row. Without a
+    model there is nothing to share: the stage stays one process.
+    """
+    if task.model:
+        check_present(task.model)
+    check_inputs(*task.files)
+    rows = [read_jsonl(path, kind) for path, kind in task.files.items()]
+    if task.model:
+        spread(processes)
+    return rows
+
+
+def work_on(task: Task) -> AbstractContextManager[Path | None]:
+    """The folder that keeps the task's finished parts (unfinished.py); None without a model: it has nothing to lose."""
+    if not task.model:
+        return nullcontext()
+    return unfinished(task.name, task.params, [*task.files, *task.folders, *own_files(task.model)])
