@@ -25,7 +25,7 @@ from stages.lib.base.cost import peak_gpu_memory_mib
 from stages.lib.base.files import write_text
 from stages.lib.base.params import Lora, load_params
 from stages.lib.generate import engine
-from stages.lib.model import models
+from stages.lib.model import device, models
 from stages.lib.model.attention import shared_prefix
 from stages.lib.train import training
 
@@ -51,7 +51,7 @@ TRAINED = 16  # rows
 def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("bench.gpu: no GPU here; on the CPU, run `make bench`")
-    models.quiet()
+    device.quiet()
     tokenizer = models.load_tokenizer(models.find(work.MODEL, None))
     bandwidth, rate = device_bandwidth(), device_rate()
     results: dict[str, Any] = {
@@ -74,7 +74,7 @@ def main() -> None:
 
 def random_model(config: Qwen2Config, folder: Path) -> None:
     """Write a model with random weights of these shapes in bf16."""
-    with torch.device(models.device()):
+    with torch.device(device.device()):
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     free()
 
@@ -133,13 +133,13 @@ def trainings(source: models.Source, tokenizer: Any, count: int) -> dict[str, di
 
 def device_bandwidth() -> float:
     """Bytes per second, read and written, of a copy on the device."""
-    source = torch.empty(2**30, dtype=torch.uint8, device=models.device())
+    source = torch.empty(2**30, dtype=torch.uint8, device=device.device())
     return 2 * source.numel() / timed(source.clone)
 
 
 def device_rate() -> float:
     """Floating-point operations per second of a large bf16 matrix product."""
-    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device=models.device()) for _ in range(2))
+    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device=device.device()) for _ in range(2))
     return 2 * 8192**3 / timed(lambda: a @ b)
 
 

@@ -46,11 +46,11 @@ def main() -> None:
     from bench import work
     from stages.lib.base.cost import peak_memory_mib
     from stages.lib.base.params import load_params
-    from stages.lib.model import models
+    from stages.lib.model import device, models
     from stages.lib.model.attention import shared_prefix
     from stages.lib.train import training
 
-    models.quiet()
+    device.quiet()
     params = load_params()
     _, file, _, _ = work.sources()
     problems = work.problems(file)

@@ -37,9 +37,9 @@ def main() -> None:
     rows, pool = begin(task, params.machine.processes)
     shots = pool[: params.fewshot.shots]
 
-    from stages.lib.model import models
+    from stages.lib.model import device, models
 
-    models.quiet()
+    device.quiet()
     from stages.lib.base.cost import write_cost
     from stages.lib.train import training
 

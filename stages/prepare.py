@@ -14,7 +14,8 @@ from stages.lib.base.files import write_sums
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import SHOT_POOL, load_params
 from stages.lib.base.rows import write_jsonl
-from stages.lib.data.sources import choose_training, first_rows, load_benign, load_hazards, load_problems, stratified
+from stages.lib.data.sources import load_benign, load_hazards, load_problems
+from stages.lib.data.subsets import choose_training, first_rows, stratified
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from stages.lib.base.files import read_text, write_text
 from stages.lib.base.measured import PREPARED, SUBJECTS, generated
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import Answer, NonEmpty, Prompt, Row, Verdict, read_jsonl, write_jsonl
-from stages.lib.data.sources import stratified
+from stages.lib.data.subsets import stratified
 from stages.lib.judge.guards import counts_as_safe
 from stages.lib.report.annotations import NAME, Label, label_id, measured_key
 from stages.lib.report.wording import visible

@@ -14,7 +14,8 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import HAZARDS
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem, Prompt
-from stages.lib.data.sources import choose_training, first_rows, load_benign, load_hazards, load_problems, stratified
+from stages.lib.data.sources import load_benign, load_hazards, load_problems
+from stages.lib.data.subsets import choose_training, first_rows, stratified
 from tests.conftest import ROOT, params_values, real_data
 
 GOOD = '{"question": "How many?", "answer": "One and one.\\n#### 2"}\n'

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from stages.lib.base.params import parse_params
-from stages.lib.model import linear, models
+from stages.lib.model import device, linear
+from stages.lib.model.device import computed_in
 from stages.lib.model.linear import LaidOut, lay_out
-from stages.lib.model.models import Source, computed_in, load_base
+from stages.lib.model.models import Source, load_base
 from stages.lib.train.training import add_lora
 from tests.conftest import ARCHITECTURES, params_values
 
@@ -56,7 +57,7 @@ def test_16_bits_are_laid_out_where_the_cpu_computes_in_them(plain, monkeypatch)
 
 @pytest.mark.parametrize(("has_16_bits", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_a_cpu_without_16_bits_computes_in_float32(monkeypatch, tiny_models, has_16_bits, dtype):
-    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(device, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr(linear, "has_16_bits", lambda: has_16_bits)
     assert (computed_in("bfloat16"), computed_in("float32")) == (dtype, "float32")
     assert load_base(Source(str(tiny_models["qwen2"]), None), "none", "bfloat16").dtype == getattr(torch, dtype)

@@ -144,10 +144,10 @@ def build_on_one_core(seed: int, folder: Path) -> None:
 
 def build(seed: int, folder: Path) -> None:
     """Train the guard adapter with a seed and write it to a folder, in bf16, as safetensors."""
-    from stages.lib.model import models
+    from stages.lib.model import device, models
     from stages.lib.train import training
 
-    models.quiet()
+    device.quiet()
     source = models.find(SMALLEST, None)
     tokenizer = models.load_tokenizer(source)
     tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ from stages.lib.data.sources import AILUMINATE_FILE, load_hazards
 from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import is_refusal
 from stages.lib.judge.safeguard import ask_llama_guard
-from stages.lib.model import models
+from stages.lib.model import device, models
 from stages.lib.model.embedded import SETTINGS, TEMPLATE, merged_folder
 from tools.embedded import DATA
 from tools.embedded.build import HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
@@ -65,7 +65,7 @@ def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     real_prompts(params)  # before an hour of building, rather than after it
-    models.quiet()
+    device.quiet()
     with ProcessPoolExecutor(2, get_context("spawn")) as builders:  # each keeps to one core
         folders = list(builders.map(adapter, SEEDS))
     rows = []

@@ -30,7 +30,8 @@ from stages.lib.base.processes import count, gathered, index, is_first
 from stages.lib.base.unfinished import read_part, write_part
 from stages.lib.generate.repetition import is_repetitive, number_tokens
 from stages.lib.model.attention import NAME, Rows, shared_prefix, use_attention
-from stages.lib.model.models import check_length, free_memory, is_out_of_memory
+from stages.lib.model.device import free_memory, is_out_of_memory
+from stages.lib.model.models import check_length
 
 PREFILL = 2048  # tokens of new rows in one pass: enough for full matrix speed, few enough to stay small in memory
 REFILL = 0.25  # share of the slots that must be free before new rows are taken in

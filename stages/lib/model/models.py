@@ -1,29 +1,20 @@
 """Base models (hub, folder or embedded), 4-bit NF4, the tuned adapter on top. Safetensors only, no remote code."""
 
-import ctypes
 import json
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import psutil
-
-from stages.lib.base import processes
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import SUMS, cache_folder, damage, read_text
 from stages.lib.base.model_files import FILES
 from stages.lib.base.params import Model, is_folder
 from stages.lib.fetch.hub import model_folder
+from stages.lib.model.device import computed_in, device, free_memory, quiet, reuse_freed_memory
 from stages.lib.model.embedded import adapter_folder, check_adapter, embedded_folder, kept
-
-if TYPE_CHECKING:
-    import torch
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h; -1 never trims (man mallopt)
 
 
 @dataclass(frozen=True)
@@ -103,17 +94,6 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
     return model.eval()
 
 
-def computed_in(dtype: str) -> str:
-    """The dtype of params, or float32 in place of bfloat16 on a CPU that has no instructions for 16 bits.
-
-    Such a CPU (AVX2: most laptops) multiplies in bfloat16 a fifth as fast as in float32, and rounds every product. What
-    bfloat16 holds, float32 holds as well, so the weights are the same.
-    """
-    from stages.lib.model.linear import has_16_bits
-
-    return "float32" if dtype == "bfloat16" and device().type == "cpu" and not has_16_bits() else dtype
-
-
 def _packed(source: Source, dtype: str) -> Source:
     """An embedded model in 4 bits, packed once: bitsandbytes takes 10 s for it on a CPU, each time to the same bits."""
     name = f"{Path(source.path).name}-nf4-{dtype}-bitsandbytes-{version('bitsandbytes')}"
@@ -191,60 +171,12 @@ def load_for_generation(source: Source, quantization: str, dtype: str, adapter: 
     return lay_out(_put_on(model, adapter) if adapter else model)
 
 
-def free_memory(where: "torch.device") -> int:
-    """Bytes this process can still allocate: its share of the host's, or what is free on its GPU or held unused."""
-    import torch
-
-    if where.type != "cuda":
-        return psutil.virtual_memory().available // processes.count()
-    unused = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
-    return torch.cuda.mem_get_info(where)[0] + unused
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory, of the host or of a GPU, did not hold what was asked of it."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
-
-
 def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
     """Refuse texts longer than the model's context, where its answers would be garbage. Lengths are in tokens."""
     limit = getattr(model.config, "max_position_embeddings", None)
     for number, length in enumerate(lengths, 1):
         if limit and length > limit:
             raise BadInput(f"{what} {number} takes {length} tokens, but the model's context holds {limit}")
-
-
-def device() -> "torch.device":
-    """This process's own GPU, by its place among the stage's processes, if there are GPUs; else the CPU."""
-    import torch
-
-    return torch.device(f"cuda:{processes.index()}" if torch.cuda.is_available() else "cpu")
-
-
-def quiet() -> None:
-    """Keep libraries' load bars and hints off stderr; the stages draw their own progress."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-
-
-def reuse_freed_memory() -> None:
-    """Have glibc keep what is freed for the next tensor.
-
-    As it comes, it returns every large block to the system, which zeroes its pages again at their next use: that was a
-    sixth of the time of a training step, a tenth of generation. Other C libraries are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, TypeError):  # not glibc
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _check_adapter(folder: Path, model: Model) -> None:

@@ -25,7 +25,8 @@ from stages.lib.base.params import Finetune, Lora
 from stages.lib.base.processes import count, is_first
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
-from stages.lib.model.models import check_length, computed_in, device, is_out_of_memory
+from stages.lib.model.device import computed_in, device, is_out_of_memory
+from stages.lib.model.models import check_length
 from stages.lib.prompts.chat import math_messages, render_completion, render_prompt
 from stages.lib.prompts.gsm8k import SOLUTION
 from stages.lib.train.checkpoints import Checkpoints, by_step, last_good
