@@ -234,15 +234,3 @@ def test_results_are_a_table_and_a_picture(tmp_path):
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "| run02 | 0.50 " in text
     assert (folder / "plane.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_readme_shows_the_default_run_as_it_was_measured():
-    def cells(path: str) -> list[list[str]]:
-        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-
-    rows = [
-        row for row in cells("report/report.md") if row[0].startswith(("math accuracy", "safety rate", "over-refusal"))
-    ]
-    assert len(rows) == 3
-    assert all(row in cells("README.md") for row in rows)
