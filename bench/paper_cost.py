@@ -1,4 +1,4 @@
-"""What the ten runs cost at paper scale, from the rates that the benchmark measured: the README's table.
+"""What the ten runs cost at paper scale, from the rates that the benchmark measured: the table in docs/RUNNING.md.
 
     python -m bench.paper_cost
 
