@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.lock import parse_lock
 from stages.lib.base.params import dump_yaml, parse_params, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.report.published import RUNS, Run, Study, resolve
@@ -200,7 +201,7 @@ def _forget_what_is_not_cached(clone: Path) -> None:
     """
     found = json.loads(dvc("data", "status", "--json", capture=True, folder=clone))
     missing = {path.rstrip("/") for path in found.get("not_in_cache", [])}
-    lock = read_yaml(clone / "dvc.lock")
+    lock = parse_lock(read_text(clone / "dvc.lock"), "dvc.lock")
     stages = lock["stages"]
     forgotten = [name for name in stages if missing & {out["path"] for out in stages[name]["outs"]}]
     if forgotten:
