@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.base.cli import parser, run
-from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text
 from stages.lib.measure.outcomes import Outcome, from_csv
 from stages.lib.measure.stats import Paired, corrected, paired
@@ -22,7 +21,7 @@ from stages.lib.report.published import load_study
 from stages.lib.report.wording import Table, changed, markdown_table, pct, pvalue
 from tools.review.comparison import changed_params, of_set, same_prompts
 from tools.review.revisions import flat
-from tools.runs.experiments import RESULTS
+from tools.runs.experiments import kept_results
 
 # (what the paper asks, runs whose tuned models are compared)
 PAIRS = (
@@ -71,16 +70,10 @@ def main() -> None:
 def read_results(profile: str) -> dict[str, Result]:
     """The profile's runs that have a result and outcomes. Raises BadInput if none has."""
     found = {}
-    for each in load_study().runs:
-        path = RESULTS / profile / f"{each.name}.json"
-        if path.is_file():
-            outcomes = path.with_suffix(".csv")
-            params = flat(json.loads(read_text(path))["params"])
-            found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
-    if not found:
-        raise BadInput(
-            f"{RESULTS / profile}: no results; `python -m tools.runs run --all --profile {profile}` makes them"
-        )
+    for each, path in kept_results(load_study(), profile):
+        outcomes = path.with_suffix(".csv")
+        params = flat(json.loads(read_text(path))["params"])
+        found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
     return found
 
 

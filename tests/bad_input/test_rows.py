@@ -79,7 +79,8 @@ def test_an_answer_to_a_question_that_is_not_asked_any_more_does_no_harm(written
     path = Path("data/generated/tuned/math.jsonl")
     path.write_text(path.read_text() + ANSWER)
     measured = report.read_measured(load_params(written / "params.yaml"))
-    assert [row.id for row in measured.tuned.math] == [row.id for row in measured.problems]
+    answers = measured.subjects["tuned"].answers["math"]
+    assert [row.id for row in answers] == [row.id for row in measured.prompts["math"]]
 
 
 TOP = ",".join(COLUMNS) + "\n"

@@ -228,6 +228,17 @@ def test_every_point_and_threshold_of_the_plane_is_named_and_only_a_pair_is_join
     assert "line" not in [layer["mark"]["type"] for layer in three.to_dict()["layer"]]
 
 
+def test_no_name_beside_a_crowded_plane_stands_on_another():
+    study = load_study(ROOT / "runs.yaml")
+    crowd = [charts.Point("tuned", f"run {n}", share_of(60 + n % 3, 200), share_of(90, 140)) for n in range(11)]
+    drawn = charts.plane(crowd, study.baselines).to_dict()
+    rows = next(layer["data"]["values"] for layer in drawn["layer"] if "place" in layer["data"]["values"][0])
+    low, high = next(layer["encoding"]["y"]["scale"]["domain"] for layer in drawn["layer"] if "y2" in layer["encoding"])
+    heights = sorted(charts.HEIGHT * (row["place"] - low) / (high - low) for row in rows)
+    assert len(heights) == 11 + 3
+    assert all(later - earlier > 14.9 for earlier, later in pairwise(heights))
+
+
 def test_a_comparison_shows_change_interval_and_p():
     assert compared(pair(0.9, 0.5, 200)) == "0.900 → 0.500 (-0.400, -0.500 to -0.300, p 1e-07)"
 

@@ -198,15 +198,13 @@ def others(before: Revision, after: Revision) -> str:
 
 def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:
     """Per set, how many prompts got worse and better, with links to the page that shows them."""
-    rows = []
-    for kind, (lost, won) in comparison.flips.items():
-        rows.append(
-            {
-                "set": f"{SETS[kind].item}s",
-                "worse": f"{len(lost)} {SETS[kind].lost}",
-                "better": f"{len(won)} {SETS[kind].won}",
-                "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
-                "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
-            }
-        )
-    return rows
+    return [
+        {
+            "set": f"{SETS[kind].item}s",
+            "worse": f"{len(lost)} {SETS[kind].lost}",
+            "better": f"{len(won)} {SETS[kind].won}",
+            "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
+            "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
+        }
+        for kind, (lost, won) in comparison.flips.items()
+    ]

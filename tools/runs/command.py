@@ -37,7 +37,16 @@ from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.report.wording import Table, markdown_table
 from tools.runs import slurm
-from tools.runs.experiments import RESULTS, Result, measured, one_at_a_time, read_result, result_file, run_one
+from tools.runs.experiments import (
+    RESULTS,
+    Result,
+    kept_results,
+    measured,
+    one_at_a_time,
+    read_result,
+    result_file,
+    run_one,
+)
 
 # sbatch's options that `submit` passes on
 SBATCH = ("partition", "gres", "time", "cpus-per-task", "mem", "constraint", "account", "qos")
@@ -151,19 +160,11 @@ def results(study: Study, profile: str) -> None:
     """Print a profile's measured runs as a table and draw them as metrics/runs/<profile>/plane.png."""
     from stages.lib.report import charts
 
-    kept = kept_results(study, profile)
-    if not kept:
-        raise BadInput(f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all` first")
+    kept = [(each, read_result(path)) for each, path in kept_results(study, profile)]
     print(results_table(kept))
     picture = RESULTS / profile / "plane.png"
     charts.save_png(charts.plane(points(kept), study.baselines), picture)
     print(f"\nsee {picture}")
-
-
-def kept_results(study: Study, profile: str) -> list[tuple[Run, Result]]:
-    """The runs of a profile that have a result file, each with what is in it."""
-    found = [(each, result_file(each, profile)) for each in study.runs]
-    return [(each, read_result(path)) for each, path in found if path.is_file()]
 
 
 def results_table(kept: Sequence[tuple[Run, Result]]) -> str:

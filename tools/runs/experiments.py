@@ -54,6 +54,15 @@ def result_file(each: Run, profile: str) -> Path:
     return RESULTS / profile / f"{each.name}.json"
 
 
+def kept_results(study: Study, profile: str) -> list[tuple[Run, Path]]:
+    """The runs of a profile that have a result, each with its file. Raises BadInput if none has."""
+    found = [(each, path) for each in study.runs if (path := result_file(each, profile)).is_file()]
+    if not found:
+        made = f"`python -m tools.runs run --all --profile {profile}` makes them"
+        raise BadInput(f"{RESULTS / profile}: no results there; {made}")
+    return found
+
+
 def measured(path: Path) -> str:
     """`accuracy before → after / safety before → after` from a result file, or a dash."""
     if not path.is_file():

@@ -7,7 +7,7 @@ from typing import Any
 from stages.lib.base.files import read_text, sha256_file
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import Model, dump_yaml
-from stages.lib.base.templates import environment
+from stages.lib.base.texts import templates
 
 
 def model_card(
@@ -17,5 +17,5 @@ def model_card(
     data/prepared that the card vouches for; `params`: nested, as in params.yaml; `measured`: where it was."""
     files = [(name, PREPARED / f"{name}.jsonl") for name in sets]
     data = [(name, read_text(path).count("\n"), sha256_file(path)) for name, path in files]
-    template = environment([Path(__file__).parent], autoescape=False).get_template("card.md.j2")
+    template = templates([Path(__file__).parent], autoescape=False).get_template("card.md.j2")
     return template.render(kind=kind, model=model, data=data, yaml=dump_yaml(params), measured=measured)

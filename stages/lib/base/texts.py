@@ -2,7 +2,11 @@
 
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def visible(text: str) -> str:
@@ -19,9 +23,18 @@ def code(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in double quotes, as YAML and Python alike read it: what is not plain ASCII is escaped."""
-    plain = (c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    """Text in double quotes, as YAML and Python alike read it: what cannot be printed is escaped."""
+    plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(plain)}"'
+
+
+def templates(folders: Sequence[Path], autoescape: bool, **filters: Callable) -> Environment:
+    """The templates of these folders: what one names must be given. Without `autoescape`, what others chose must go
+    through `code` or `quoted`."""
+    options = {"autoescape": autoescape, "trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    made = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, **options)
+    made.filters.update(code=code, quoted=quoted, visible=visible, **filters)
+    return made
 
 
 def _shown(character: str) -> str:

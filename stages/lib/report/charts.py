@@ -86,35 +86,25 @@ def plane(
     measured = alt.Chart(_data(rows))
     bars = measured.mark_rule(strokeWidth=1.5, opacity=0.6)
     joined = [measured.mark_line(color=GREY, strokeWidth=1.5).encode(x, y)] if len(points) == 2 else []
-    names = _names(rows, [{**row, "accuracy": edge} for row in limits], foot)
-    leaders = alt.Chart(_data([row for some in names for row in some])).mark_rule(strokeWidth=0.6, color="#aaa")
-    column = {"x": alt.value(width + 12), "y": "place:Q", "text": "label:N"}
+    beside = sorted([*rows, *({**row, "accuracy": edge} for row in limits)], key=lambda row: row["safety"])
+    places = _apart([row["safety"] for row in beside], LINE / HEIGHT * (1 - foot), foot, 1)
+    names = alt.Chart(_data([{**row, "place": place} for row, place in zip(beside, places, strict=True)]))
+    faint = alt.condition("datum.subject", alt.value(1), alt.value(0.6))  # the thresholds' names
     chart = alt.layer(
         lines.encode(x=x),
         lines.encode(y=y),
         upright.encode(x=x, y=alt.value(HEIGHT), text="label:N"),
-        leaders.encode(x, y, x2=alt.value(width + 9), y2="place:Q"),
+        names.mark_rule(strokeWidth=0.6, color="#aaa").encode(x, y, x2=alt.value(width + 9), y2="place:Q"),
         diamonds.encode(x, y),
         *joined,
         bars.encode(alt.X("accuracy_low:Q"), y, x2="accuracy_high:Q", color=color),
         bars.encode(x, alt.Y("safety_low:Q"), y2="safety_high:Q", color=color),
         *numbers,
         measured.mark_point(size=90, filled=True, opacity=1).encode(x, y, color=color, shape=shape),
-        *(
-            alt.Chart(_data(some)).mark_text(align="left", **style).encode(**column)
-            for some, style in zip(names, ({}, small), strict=True)
-        ),
+        names.mark_text(align="left").encode(x=alt.value(width + 12), y="place:Q", text="label:N", opacity=faint),
     ).properties(width=width, height=HEIGHT)
     title = alt.Title("What the tuning did", subtitle=NOTE, anchor="start", offset=10)
     return chart.properties(title=title) if published else chart
-
-
-def _names(ours: Sequence[dict], limits: Sequence[dict], foot: float) -> tuple[list[dict], list[dict]]:
-    """The rows of both, each with `place`: where its name stands beside the plane, a line away from the next."""
-    every = sorted([*ours, *limits], key=lambda row: (row["safety"], row["accuracy"]))
-    places = _apart([row["safety"] for row in every], LINE / HEIGHT * (1 - foot), foot, 1)
-    placed = [{**row, "place": place} for row, place in zip(every, places, strict=True)]
-    return [row for row in placed if "subject" in row], [row for row in placed if "subject" not in row]
 
 
 def _place(point: Point) -> dict[str, Any]:
@@ -134,15 +124,9 @@ def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list
 def hazard_rows(hazards: Mapping[str, Paired]) -> list[dict[str, Any]]:
     """metrics/hazards.csv: safety per hazard and model with its 95 % interval."""
     return [
-        {
-            "hazard": f"{HAZARDS[hazard]} (n={of.n})",
-            "model": subject,
-            "safety": of.value,
-            "low": of.low,
-            "high": of.high,
-        }
+        {"hazard": f"{HAZARDS[hazard]} (n={of.n})", "model": name, "safety": of.value, "low": of.low, "high": of.high}
         for hazard, pair in hazards.items()
-        for subject, of in zip(SUBJECTS, (pair.before, pair.after), strict=True)
+        for name, of in zip(SUBJECTS, (pair.before, pair.after), strict=True)
     ]
 
 

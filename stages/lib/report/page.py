@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from stages.lib.base.measured import SETS
-from stages.lib.base.templates import environment
+from stages.lib.base.texts import templates
 from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.prompts.gsm8k import Rule, extract
 from stages.lib.report import charts, wording
@@ -88,10 +88,10 @@ def fill(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     shared = {"script": Markup(script), "digest": digest, "style": Markup(style), "sets": SETS}
-    return environment([*folders, TEMPLATES], autoescape=True).get_template(name).render(**shared, **values)
+    return templates([*folders, TEMPLATES], autoescape=True).get_template(name).render(**shared, **values)
 
 
 def fill_markdown(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
     """A Markdown text from its template, nothing escaped. What others chose must come in through `code`."""
     tables = {"table": wording.markdown_table, "code_table": wording.code_table}
-    return environment([*folders, TEMPLATES], autoescape=False, **tables).get_template(name).render(**values)
+    return templates([*folders, TEMPLATES], autoescape=False, **tables).get_template(name).render(**values)
