@@ -258,15 +258,21 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 def read_yaml(path: Path) -> Any:
     """The values of a YAML 1.2 file. Raises BadInput if it is missing, not UTF-8 or not YAML."""
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: a folder, not a file") from None
+
+
+def parse_yaml(text: str | bytes, where: str) -> Any:
+    """The values of a YAML 1.2 text. Raises BadInput naming where if it is not UTF-8 or not YAML."""
+    try:
+        return YAML(typ="safe").load(text if isinstance(text, str) else text.decode("utf-8"))
     # not UTF-8, no date, a number of 5,000 digits, an unknown word for true, nested too deep
     except (ValueError, LookupError, OverflowError, RecursionError, YAMLError) as error:
-        text = " ".join(str(error).split()).split(" To suppress this check")[0]
-        raise BadInput(f"{path}: not readable as YAML: {text[:300]}") from None
+        said = " ".join(str(error).split()).split(" To suppress this check")[0]
+        raise BadInput(f"{where}: not readable as YAML: {said[:300]}") from None
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:

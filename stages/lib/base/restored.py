@@ -9,10 +9,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, read_text
+from stages.lib.base.lock import parse_lock, recorded
 from stages.lib.base.measured import PREPARED
 
 LOCK = Path("dvc.lock")
@@ -24,8 +23,7 @@ def check_inputs(*generated: Path) -> None:
         raise BadInput(f"{wrong}; {_mend('data/prepared')}")
     if "DVC_STAGE" not in os.environ or not LOCK.is_file():  # called by hand, when dvc.lock may be of another time
         return
-    stages = YAML(typ="safe").load(read_text(LOCK))["stages"]
-    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    written = recorded(parse_lock(read_text(LOCK), str(LOCK)), "outs")
     for path in generated:
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else None
         expected = written.get(str(path))
