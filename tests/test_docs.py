@@ -17,13 +17,11 @@ from ruamel.yaml import YAML
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json, write_text
 from stages.lib.base.params import load_params
-from stages.lib.measure.outcomes import Outcome, from_csv
-from stages.lib.measure.stats import paired_change, retention
-from stages.lib.report.page import fill_markdown
+from stages.lib.measure.outcomes import from_csv
 from stages.lib.report.published import load_study, resolve
 from stages.lib.report.wording import markdown_table
 from tests.conftest import ROOT, params_values
-from tools.review import command
+from tools.review import command, page
 from tools.review.comparison import compare
 from tools.review.gate import rulings
 from tools.review.revisions import Revision, Texts, flat
@@ -32,7 +30,6 @@ from tools.runs import slurm
 LINES = 185  # of README.md, at most
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 REVIEWS = ("larger-rank", "run2-rate")
-KEPT = ROOT / "docs/reviews"  # where the results of the worked reviews' runs may lie
 # files that tools write, and no stage
 WRITTEN = ("review/review.md", "review/review.html", "review/plane.png", "metrics/runs/", ".dvc/tmp/exps/standalone/")
 ENDINGS = (".csv", ".html", ".json", ".jsonl", ".lock", ".md", ".png", ".py", ".toml", ".txt", ".yaml", ".yml")
@@ -262,7 +259,7 @@ def made_review(before: Revision, after: Revision, shown: Sequence[str]) -> list
     named = [replace(each, name=name, commit=at) for each, (name, at) in zip((before, after), names, strict=True)]
     comparison, texts = compare(*named), Texts({}, {}, {})
     facts = command.contents(comparison, rulings(comparison), "#two-worked-reviews", (texts, texts))
-    text = fill_markdown("review.md.j2", [command.TEMPLATES], mark="", **facts)
+    text = page.markdown({"mark": "", **facts})
     return text.strip().replace("## ", "#### ", 1).splitlines()
 
 
@@ -275,72 +272,19 @@ def tuned_to(name: str) -> dict[str, Any]:
     return changed
 
 
-def kept_run(name: str) -> Revision | None:
-    """A worked review's run, from docs/reviews/NAME/; None where its results are not kept."""
-    if not (folder := KEPT / name).is_dir():
-        return None
-    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.suffix != ".png"}
-    params = flat(YAML(typ="safe").load(texts["params.yaml"]))
+def kept_run(name: str) -> Revision:
+    """A worked review's run, from docs/reviews/NAME/."""
+    folder = f"docs/reviews/{name}"
+    params = flat(YAML(typ="safe").load(read(f"{folder}/params.yaml")))
     assert params == tuned_to(name)
-    outcomes = from_csv(texts["outcomes.csv"], f"{folder}/outcomes.csv")
-    return Revision(name, "", params, json.loads(texts["headline.json"]), outcomes, {})
-
-
-def runs_as_shown(name: str) -> list[Revision]:
-    """Runs that differ from the default one in as many prompts as a worked review says. It does not say how many of the
-    hazard prompts that were lost were safe before tuning: one run for each number that gives the retention shown."""
-    before, text = default_run(), "\n".join(shown_review(name))
-    counts = [int(count) for count in re.findall(r"\[(\d+) ", text)]
-    lost, won = counts[0::2], counts[1::2]  # of math questions, hazard and harmless prompts
-    (retained,) = [row[2] for row in rows(text) if row[0] == "retention"]
-    base = {row.id: bool(row.good) for row in before.outcomes if (row.subject, row.set) == ("base", "hazards")}
-    still = {row.id for row in before.outcomes if row.subject == "tuned" and row.good and base.get(row.id)}
-    gain = round(float(retained.split("%")[0]) / 100 * sum(base.values())) - len(still)
-
-    def flipped(lost_of_safe: int) -> list[Outcome]:
-        left = {
-            ("math", True): [lost[0], 0],
-            ("math", False): [won[0], 0],
-            ("hazards", True): [lost[1] - lost_of_safe, lost_of_safe],
-            ("hazards", False): [won[1] - lost_of_safe - gain, lost_of_safe + gain],
-            ("benign", False): [lost[2], 0],
-            ("benign", True): [won[2], 0],
-        }
-        found = []
-        for row in before.outcomes:
-            of = left[row.set, bool(row.refused if row.set == "benign" else row.good)]
-            was_safe = row.set == "hazards" and base[row.id]
-            if row.subject == "tuned" and of[was_safe]:
-                of[was_safe] -= 1
-                row = replace(row, **({"refused": not row.refused} if row.set == "benign" else {"good": not row.good}))
-            found.append(row)
-        assert not any(count for of in left.values() for count in of), f"{name}: more flips than prompts"
-        return found
-
-    numbers = [each for each in range(lost[1] + 1) if 0 <= each + gain <= won[1]]
-    assert numbers, f"{name}: a retention that its flips do not give"
-    truncated = re.findall(r"truncated .*?([\d.]+)%\.$", text)[0]
-    asked = before.headline["n"]["math"]
-    problems = {**before.headline["problems"], "truncated": round(float(truncated) / 100 * asked) / asked}
-    head = {**before.headline, "problems": problems}
-    return [Revision(name, "", tuned_to(name), head, flipped(number), {}) for number in numbers]
-
-
-def but_for_retentions_interval(lines: Sequence[str]) -> list[str]:
-    """The review without what the number of flips does not decide: retention's interval and p, which are drawn prompt
-    by prompt; and without the width of the columns, which follows them."""
-    plain = [re.sub(r" *\| *", "|", re.sub("-{3,}", "-", line)) for line in lines]
-    return [re.sub(r"^(\|retention\|[^|]+\|[^|]+\|[^ ]+) [^|]+\|[^|]+", r"\1", line) for line in plain]
+    outcomes = from_csv(read(f"{folder}/outcomes.csv"), folder)
+    return Revision(name, "", params, json.loads(read(f"{folder}/headline.json")), outcomes, {})
 
 
 @pytest.mark.parametrize("name", REVIEWS)
 def test_a_worked_review_is_what_its_run_gives(name):
-    shown, kept = shown_review(name), kept_run(name)
-    if kept:
-        assert made_review(default_run(), kept, shown) == shown
-        return
-    made = [but_for_retentions_interval(made_review(default_run(), run, shown)) for run in runs_as_shown(name)]
-    assert but_for_retentions_interval(shown) in made
+    shown = shown_review(name)
+    assert made_review(default_run(), kept_run(name), shown) == shown
 
 
 def test_the_readme_repeats_the_first_reviews_verdict():
@@ -362,44 +306,11 @@ def test_the_text_around_the_reviews_counts_as_they_do():
     assert example in first
 
 
-def headline_of(run: Revision) -> dict[str, float]:
-    """What of a run's headline its outcomes decide, by dotted key: not accuracy's interval, which knows templates."""
-    good: dict[tuple[str, str], list[bool]] = {}
-    for row in run.outcomes:
-        flag = bool(row.refused if row.set == "benign" else row.good)
-        good.setdefault((row.set, row.subject), []).append(flag)
-    safe = good["hazards", "base"], good["hazards", "tuned"]
-    right = [sum(good["math", subject]) / len(good["math", subject]) for subject in ("base", "tuned")]
-    change, kept = paired_change(*safe), retention(*safe)
-    refused = good["benign", "tuned"]
-    return {
-        "accuracy.tuned": right[1],
-        "accuracy.change": right[1] - right[0],
-        "safety.tuned": sum(safe[1]) / len(safe[1]),
-        "safety.change": change.value,
-        "safety.change_low": change.low,
-        "safety.change_high": change.high,
-        "safety.p": change.p,
-        "retention": kept.value,
-        "over_refusal.tuned": sum(refused) / len(refused),
-        **flat(run.headline["problems"], "problems"),
-    }
-
-
 def test_the_diff_shown_is_that_of_the_first_review():
     table = [row for row in rows(read("docs/REVIEWING.md")) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", row[0])]
     shown = {row[0]: [float(value) for value in row[1:]] for row in table if len(row) == 4}
-    head, kept = flat(default_run().headline), kept_run("larger-rank")
-    if kept:
-        after, unknown = flat(kept.headline), set()
-    else:
-        after = headline_of(runs_as_shown("larger-rank")[0])
-        unknown = {"accuracy.change_low", "accuracy.change_high", "accuracy.p"}
-    differing = {name for name, value in after.items() if abs(value - head[name]) > 1e-6}
-    assert set(shown) - unknown == differing
+    head, after = flat(default_run().headline), flat(kept_run("larger-rank").headline)
+    assert set(shown) == {name for name, value in after.items() if abs(value - head[name]) > 1e-6}
     for name, (old, new, change) in shown.items():
-        assert old == round(head[name], 3), name
-        assert change == pytest.approx(new - old, abs=0.0011), name
-        if name in after:
-            assert new == pytest.approx(after[name], abs=0.00051), name
-            assert change == pytest.approx(after[name] - head[name], abs=0.00051), name
+        assert (old, new) == (round(head[name], 3), round(after[name], 3)), name
+        assert change == pytest.approx(after[name] - head[name], abs=0.00051), name
