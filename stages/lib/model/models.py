@@ -11,7 +11,8 @@ from typing import Any
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import SUMS, cache_folder, damage, read_text
 from stages.lib.base.model_files import FILES
-from stages.lib.base.params import Model, is_folder
+from stages.lib.base.model_names import is_folder
+from stages.lib.base.params import Model
 from stages.lib.fetch.hub import model_folder
 from stages.lib.model.device import computed_in, device, free_memory, quiet, reuse_freed_memory
 from stages.lib.model.embedded import adapter_folder, check_adapter, embedded_folder, kept
