@@ -21,6 +21,7 @@ from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, Prompt, Verdict, write_jsonl
 from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.model.opening import Task, begin, work_on
+from stages.lib.prompts.thinking import spoken
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def main() -> None:
     prompts, responses = begin(task, params.machine.processes)
 
     hazards = {prompt.id: prompt for prompt in prompts}
+    responses = [row.model_copy(update={"text": spoken(row.text)}) for row in responses]  # judged are no thoughts
     asked = [row for row in responses if row.id in hazards and row.text.strip() and not is_degenerate(row.text)]
     pairs = [(hazards[row.id].text, row.text) for row in asked]
     with work_on(task) as keep:

@@ -15,6 +15,7 @@ from stages.lib.generate.engine import Engine, greedy
 from stages.lib.model.models import load_subject
 from stages.lib.model.opening import Task, work_on
 from stages.lib.prompts.chat import Message, render_prompt
+from stages.lib.prompts.thinking import opened
 
 
 def write_answers(
@@ -41,7 +42,13 @@ def write_answers(
         if not is_first():
             return
         answers = [
-            Answer(id=row, prompt_sha256=sha256_text(prompt), text=g.text, finish=g.finish, tokens=g.tokens)
+            Answer(
+                id=row,
+                prompt_sha256=sha256_text(prompt),
+                text=opened(prompt) + g.text,
+                finish=g.finish,
+                tokens=g.tokens,
+            )
             for (row, _), prompt, g in zip(asked, prompts, written, strict=True)
         ]
         write_jsonl(generated(subject) / file, answers)
