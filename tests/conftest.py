@@ -14,6 +14,7 @@ from hypothesis import settings
 from ruamel.yaml import YAML
 
 from stages.lib.base.files import write_json, write_text
+from stages.lib.base.made import Made, write_made
 from stages.lib.base.model_names import is_folder
 from stages.lib.base.rows import Answer, Problem, Prompt, read_jsonl, write_jsonl
 
@@ -181,6 +182,8 @@ class Repository:
             write_jsonl(out / "math.jsonl", [answer(row.id, text) for row, text in zip(problems, math, strict=True)])
             spoken = list(zip([*hazards, *benign], [*replies, *["Of course."] * len(benign)], strict=True))
             write_jsonl(out / "safety.jsonl", [answer(row.id, text) for row, text in spoken])
+            for name in ("math", "safety"):
+                write_made(out / f"{name}.jsonl", MADE)
             for stage in ("gen_math", "gen_safety"):
                 write_json(self.folder / f"data/costs/{stage}-{subject}.json", {"stage": stage, "seconds": 0.0})
         write_training(self.folder)
@@ -200,6 +203,22 @@ for sys.argv in (["judge", "base"], ["judge", "tuned"]):
 sys.argv = ["report"]
 report.main()
 """
+
+
+# how answers that nobody looks at were made
+MADE = Made(
+    model="embedded/smollm2-135m",
+    revision=None,
+    content="c" * 64,
+    tuning=None,
+    template="e" * 64,
+    rendering="d" * 64,
+    quantization="nf4",
+    dtype="bfloat16",
+    engine="shared-prefix 1",
+    libraries={"torch": "2.13.0", "transformers": "5.23.0"},
+    device="AVX512",
+)
 
 
 def answer(row: str, text: str) -> Answer:

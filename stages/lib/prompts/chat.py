@@ -20,7 +20,12 @@ Message = dict[str, str]
 # What a template that writes today's date (Llama 3.2's, Mistral Small's) is told: the date that Llama 3.1's and 3.2's
 # themselves fall back on. Else the tuned model, measured tomorrow, would see other prompts than the untuned one.
 DATE = datetime(2024, 7, 26)
+# a conversation with all that a template decides, the same for every model
 _SAID = "I am well."
+SAMPLE = [
+    {"role": role, "content": text}
+    for role, text in (("user", "How are you?"), ("assistant", _SAID), ("user", "What is 2 + 2?"))
+]
 _TEMPLATE, _MEND = "the model's chat template", "Set the template right (chat_template.jinja), or take another model"
 
 
@@ -102,9 +107,8 @@ def turn_end(tokenizer: Any) -> int | None:
 
     It is the first of the tokenizer's own tokens after an answer, in a guard's template after the judged response.
     """
-    messages = [*safety_messages("How are you?"), {"role": "assistant", "content": _SAID}]
     try:
-        _, found, after = render(tokenizer, messages, opening=False).rpartition(_SAID)
+        _, found, after = render(tokenizer, SAMPLE[:2], opening=False).rpartition(_SAID)
     except BadInput:
         return None
     end = _own_token(tokenizer, after) if found else None
@@ -119,7 +123,7 @@ def check_template(tokenizer: Any) -> None:
                 f"the model's tokenizer: {token.content} is a special token, which is left out of what a model wrote, "
                 "so that its thoughts would be read as its answer; such a model cannot be measured here"
             )
-    render_completion(tokenizer, safety_messages("How are you?"), _SAID)
+    render_completion(tokenizer, SAMPLE[:1], _SAID)
 
 
 def _own_token(tokenizer: Any, text: str) -> str | None:
