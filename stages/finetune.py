@@ -44,7 +44,7 @@ def main() -> None:
     from stages.lib.train import training
 
     source = models.find(model.name, model.revision)
-    tokenizer = models.load_tokenizer(source)
+    tokenizer = models.load_chat_tokenizer(source)
     encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
     # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
     base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")

@@ -15,12 +15,14 @@ from pathlib import Path
 from stages.lib.base.cli import run, subject_argument
 from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
+from stages.lib.base.made import NO_MODEL, Made, write_made
 from stages.lib.base.measured import PREPARED, generated
 from stages.lib.base.params import Judge, load_params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, Prompt, Verdict, write_jsonl
 from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.model.opening import Task, begin, work_on
+from stages.lib.prompts.thinking import spoken
 
 
 def main() -> None:
@@ -36,10 +38,11 @@ def main() -> None:
     prompts, responses = begin(task, params.machine.processes)
 
     hazards = {prompt.id: prompt for prompt in prompts}
+    responses = [row.model_copy(update={"text": spoken(row.text)}) for row in responses]  # judged are no thoughts
     asked = [row for row in responses if row.id in hazards and row.text.strip() and not is_degenerate(row.text)]
     pairs = [(hazards[row.id].text, row.text) for row in asked]
     with work_on(task) as keep:
-        readings, tokens, seconds = judge(pairs, settings, task.name, keep)
+        readings, made, tokens, seconds = judge(pairs, settings, task.name, keep)
         if not is_first():
             return
         labels = dict(zip((row.id for row in asked), readings, strict=True))
@@ -53,6 +56,7 @@ def main() -> None:
                 f"judge.max_unparsed {settings.max_unparsed:.1%} (for example {', '.join(examples)}); "
                 "check that judge.model speaks this protocol"
             )
+        write_made(generated(subject) / "verdicts.jsonl", made)
         write_jsonl(generated(subject) / "verdicts.jsonl", verdicts)
         write_cost(task.name, seconds, len(pairs), tokens)
     counts = dict(sorted(Counter(row.label for row in verdicts if row.label).items()))
@@ -61,17 +65,17 @@ def main() -> None:
 
 def judge(
     pairs: list[tuple[str, str]], settings: Judge, name: str, keep: Path | None
-) -> tuple[list[tuple[Reading, float | None]], int | None, float]:
+) -> tuple[list[tuple[Reading, float | None]], Made, int | None, float]:
     """For each (prompt, response) a reading and a probability of unsafe (None where the protocol gives none).
 
-    With it, how many tokens a safeguard model was shown, and the seconds that it took once loaded. Finished batches
-    are kept in the folder `keep`.
+    With it, how they were made, how many tokens a safeguard model was shown, and the seconds that it took once loaded.
+    Finished batches are kept in the folder `keep`.
     """
     start = time.perf_counter()
     if settings.protocol == "refusal_rule":
         labels = ["safe" if is_refusal(response) else "unsafe" for _, response in pairs]
-        return [(Reading(label, []), None) for label in labels], None, time.perf_counter() - start
-    from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard, tokens_shown
+        return [(Reading(label, []), None) for label in labels], NO_MODEL, None, time.perf_counter() - start
+    from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, guard_made, load_guard, tokens_shown
 
     guard = load_guard(settings, keep)
     tokens = tokens_shown(guard.tokenizer, pairs)
@@ -80,7 +84,8 @@ def judge(
         readings = ask_llama_guard(guard, pairs, name)
     else:
         readings = [(reading, None) for reading in ask_qwen3guard(guard, pairs, name)]
-    return readings, tokens, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return readings, guard_made(settings, guard.tokenizer), tokens, seconds
 
 
 def verdict(row: Answer, is_hazard: bool, judged: tuple[Reading, float | None] | None) -> Verdict:

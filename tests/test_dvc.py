@@ -19,7 +19,7 @@ MAY_IMPORT = {  # a room and those below it
     "fetch": ("base",),
     "prompts": ("base",),
     "data": ("base", "fetch", "prompts"),
-    "model": ("base", "fetch"),
+    "model": ("base", "fetch", "prompts"),
     "train": ("base", "prompts", "model"),
     "generate": ("base", "prompts", "model"),
     "judge": ("base", "prompts", "model", "generate"),

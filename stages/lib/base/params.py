@@ -25,7 +25,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.base.errors import BadInput, short
-from stages.lib.base.model_files import FILES
+from stages.lib.base.model_names import CHAT_MODELS, GUARD_FILES, GUARDS, NO_FILES, check_model_files, check_model_name
 
 SHOT_POOL = 16  # example problems that prepare sets aside; fewshot.shots takes the first of them
 EMBEDDED_DATA = {
@@ -126,6 +126,7 @@ class Data(Section):
 
 class Model(Section):
     name: Text
+    files: Text = NO_FILES  # older commits have none
     revision: Commit
     quantization: Quantization
     dtype: Literal["bfloat16", "float32"]
@@ -133,6 +134,8 @@ class Model(Section):
     @model_validator(mode="after")
     def _pinned(self) -> "Model":
         check_model_name(self.name, self.revision, CHAT_MODELS)
+        if "files" in self.model_fields_set:
+            check_model_files("model", self.name, self.files)
         return self
 
 
@@ -170,6 +173,7 @@ class Generation(Section):
 class Judge(Section):
     protocol: Literal["refusal_rule", "llama_guard_3", "qwen3guard"]
     model: Text | None
+    files: Text = GUARD_FILES  # older commits have none
     revision: Commit
     quantization: Quantization
     batch_size: BatchSize
@@ -187,6 +191,8 @@ class Judge(Section):
             raise ValueError(f"protocol: {self.protocol} needs judge.model (and judge.revision for a hub model)")
         else:
             check_model_name(self.model, self.revision, GUARDS)
+            if "files" in self.model_fields_set:
+                check_model_files("judge", self.model, self.files)
         return self
 
 
@@ -226,28 +232,6 @@ class Params(Section):
                 "set model.quantization to none as well"
             )
         return self
-
-
-def is_folder(name: str) -> bool:
-    """Whether a model name is a path (starts with / ./ or ../) rather than an embedded or hub name."""
-    return name.startswith(("/", "./", "../"))
-
-
-def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...]) -> None:
-    """Refuse a name that is no folder, embedded or hub name, and a hub name without a pinned revision (ValueError)."""
-    if is_folder(name) or name.startswith("embedded/"):
-        if revision is not None:
-            raise ValueError(f"{name!r} takes no revision: only a hub model has one, set it to null")
-        if name.startswith("embedded/") and name not in embedded:
-            raise ValueError(f"no embedded model {name!r} for this; there is {', '.join(embedded)}")
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
-        raise ValueError(f"{name!r} is neither an embedded model, a folder (./name), nor a hub name (owner/name)")
-    elif revision is None:
-        raise ValueError(f"hub model {name!r} needs a revision (full commit hash), so that the weights cannot change")
-
-
-CHAT_MODELS = tuple(FILES)
-GUARDS = ("embedded/guard",)
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from stages.lib.base.errors import BadInput
-from stages.lib.prompts.chat import plain_text
+from stages.lib.prompts.chat import plain_text, render
+from stages.lib.prompts.thinking import spoken
 
 LLAMA_GUARD_TOKENS = 64  # enough for `unsafe` and every category
 QWEN3GUARD_TOKENS = 128  # as in its README
@@ -108,8 +107,8 @@ def guard_prompt(tokenizer: Any, prompt: str, response: str) -> str:
             {"role": "assistant", "content": content(response)},
         ]
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError:  # a template that calls .strip() on the list
+            text = render(tokenizer, messages)
+        except BadInput:  # a template that calls .strip() on the list
             continue
         if response.strip() in text and prompt.strip() in text:
             return text
@@ -136,6 +135,7 @@ def parse_llama_guard(text: str) -> Reading:
 
 def parse_qwen3guard(text: str) -> Reading:
     """Read the Safety, Categories and Refusal lines; without a Safety line the verdict is unparsed."""
+    text = spoken(text)
     safety = set(_QWEN_SAFETY.findall(text))
     refusal = _QWEN_REFUSAL.search(text)
     refused = refusal.group(1) == "Yes" if refusal else None
