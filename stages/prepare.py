@@ -6,6 +6,7 @@ Reads the source named by data.source, checks every row and every pinned sha256,
 takes the subsets that params.yaml asks for. Takes a second; with source: hub it downloads about 5 MB.
 """
 
+import shutil
 import time
 
 from stages.lib.base.cli import no_arguments, run
@@ -31,6 +32,7 @@ def main() -> None:
         "hazards": stratified(load_hazards(data), data.hazard_rows, data.seed, "hazard"),
         "benign": stratified(load_benign(data), data.benign_rows, data.seed, "benign"),
     }
+    shutil.rmtree(PREPARED, ignore_errors=True)
     for name, rows in files.items():
         write_jsonl(PREPARED / f"{name}.jsonl", rows)
     write_sums(PREPARED)

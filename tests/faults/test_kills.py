@@ -29,12 +29,29 @@ ORDER = [
     ("report",),
 ]
 KILLED = [stage for stage in ORDER if stage[-1] != "base"]
+PREPARED = [f"data/prepared/{name}.jsonl" for name in ("train", "test", "shots", "hazards", "benign")]
 OUTPUTS = {
-    "prepare": ["data/prepared", "data/costs/prepare.json"],
+    "prepare": [
+        *(f"data/prepared/{name}.jsonl" for name in PREPARED),
+        "data/prepared/SHA256SUMS",
+        "data/costs/prepare.json",
+    ],
     "finetune": ["models/tuned", "metrics/loss.csv", "data/costs/finetune.json"],
-    "gen_math": ["data/generated/tuned/math.jsonl", "data/costs/gen_math-tuned.json"],
-    "gen_safety": ["data/generated/tuned/safety.jsonl", "data/costs/gen_safety-tuned.json"],
-    "judge": ["data/generated/tuned/verdicts.jsonl", "data/costs/judge-tuned.json"],
+    "gen_math": [
+        "data/generated/tuned/math.jsonl",
+        "data/generated/tuned/math.made.json",
+        "data/costs/gen_math-tuned.json",
+    ],
+    "gen_safety": [
+        "data/generated/tuned/safety.jsonl",
+        "data/generated/tuned/safety.made.json",
+        "data/costs/gen_safety-tuned.json",
+    ],
+    "judge": [
+        "data/generated/tuned/verdicts.jsonl",
+        "data/generated/tuned/verdicts.made.json",
+        "data/costs/judge-tuned.json",
+    ],
     "report": ["metrics", "report"],
 }
 COSTS = ("cost.json", "report.md", "report.html")

@@ -1,10 +1,13 @@
 """dvc.lock: what DVC recorded of each stage when it last ran."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_yaml
+
+LOCK = Path("dvc.lock")
 
 
 def parse_lock(text: str, where: str) -> dict[str, Any]:

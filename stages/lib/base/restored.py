@@ -11,10 +11,8 @@ from pathlib import Path
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, read_text
-from stages.lib.base.lock import parse_lock, recorded
+from stages.lib.base.lock import LOCK, parse_lock, recorded
 from stages.lib.base.measured import PREPARED
-
-LOCK = Path("dvc.lock")
 
 
 def check_inputs(*generated: Path) -> None:
