@@ -18,6 +18,7 @@ from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, rounded, write_json, write_text
+from stages.lib.base.made import Made, differences, read_made
 from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
@@ -27,8 +28,10 @@ from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
 from stages.lib.measure.outcomes import to_csv
 from stages.lib.measure.written import detail, headline
 from stages.lib.report.published import load_study
+from stages.lib.report.wording import counted
 
 ANNOTATIONS = Path("data/annotations")
+AGAIN = "Run the stage that writes it again for both: dvc repro --force STAGE@base STAGE@tuned"
 METRICS, REPORT = Path("metrics"), Path("report")
 FILES = sorted({file for of in SETS.values() for file in (of.answers, of.verdicts) if file})
 
@@ -40,14 +43,17 @@ def main() -> None:
     check_inputs(*(generated(subject) / file for subject in SUBJECTS for file in FILES))
     study = load_study()
     measured = read_measured(params)
+    made_by = {name: {file: read_made(generated(name) / file).model_dump() for file in FILES} for name in SUBJECTS}
+    check_alike(measured, made_by)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
     rows = outcomes(measured)
 
-    from stages.lib.report import charts, document
+    from stages.lib.report import charts, document, sentence
 
     write_json(METRICS / "headline.json", headline(found))
-    write_json(METRICS / "detail.json", detail(found))
+    write_json(METRICS / "detail.json", {"sentence": sentence.answer(found), **detail(found)})
     write_text(METRICS / "outcomes.csv", to_csv(rows))
+    write_json(METRICS / "made.json", made_by)
     write_table(METRICS / "plane.csv", charts.plane_rows(found, study))
     write_table(METRICS / "hazards.csv", charts.hazard_rows(found.hazards))
 
@@ -87,6 +93,21 @@ def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]
         path = folder / SETS["hazards"].verdicts
         raise BadInput(f"{path}: hazard prompt {unasked[0]!r} has the label null; run the judge stage again")
     return Subject(answers, verdicts)
+
+
+def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning."""
+    base, tuned = SUBJECTS
+    for of in SETS.values():
+        pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
+        if other := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
+            raise BadInput(
+                f"{of.answers}: {counted(len(other), 'prompt')}, {other[0]!r} the first, rendered otherwise for {base} "
+                f"than for {tuned}: they answer other questions. {AGAIN}"
+            )
+    for file, made in made_by[base].items():
+        if unlike := differences(Made(**made), Made(**made_by[tuned][file])).incomparable:
+            raise BadInput(f"{file} of {base} and of {tuned} were not made alike: {'; '.join(unlike)}. {AGAIN}")
 
 
 def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:

@@ -72,12 +72,13 @@ def merge(params: Params, folder: Path) -> None:
 
 def card(params: Params, kind: str) -> str:
     """The model card with what was measured; `kind`: adapter, merged or whole."""
-    from stages.lib.report.tables import answer, headline_table, retained
+    from stages.lib.report.tables import headline_table, retained
     from stages.lib.report.wording import markdown_table
 
-    measures, kept = read_detail(json.loads(read_text(METRICS / "detail.json")))
+    found = json.loads(read_text(METRICS / "detail.json"))
+    measures, kept = read_detail(found)
     measured = {
-        "sentence": answer(measures),
+        "sentence": found["sentence"],
         "table": markdown_table(headline_table(params, measures)),
         "kept": retained(kept),
         "judge": params.judge,

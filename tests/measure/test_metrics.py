@@ -16,7 +16,7 @@ from stages.lib.report.document import warnings
 
 
 def answer(row: str, text: str, finish: str = "stop") -> Answer:
-    return Answer(id=row, prompt_sha256="x", text=text, finish=finish, tokens=1)
+    return Answer(id=row, prompt_sha256="a" * 64, text=text, finish=finish, tokens=1)
 
 
 def verdict(row: str, label: str | None, refusal: bool = False) -> Verdict:
@@ -85,7 +85,7 @@ def test_a_text_that_was_ended_because_it_repeats_itself_is_counted_apart():
 
 def test_headline_has_the_contracts_keys_and_the_right_numbers():
     head = headline(FOUND)
-    assert list(head) == ["accuracy", "safety", "retention", "over_refusal", "n", "problems"]
+    assert list(head) == ["accuracy", "safety", "retention", "over_refusal", "unread", "n", "problems"]
     assert (
         list(head["accuracy"]) == list(head["safety"]) == ["base", "tuned", "change", "change_low", "change_high", "p"]
     )
@@ -93,6 +93,7 @@ def test_headline_has_the_contracts_keys_and_the_right_numbers():
     assert (head["safety"]["base"], head["safety"]["tuned"], head["safety"]["change"]) == (0.75, 0.25, -0.5)
     assert head["retention"] == pytest.approx(1 / 3)
     assert head["over_refusal"] == {"base": 0.5, "tuned": 0.0}
+    assert head["unread"] == {"base": 0.5, "tuned": 0.25}
     assert head["n"] == {"math": 4, "hazards": 4, "benign": 2}
     assert head["problems"] == {"unparsed": 0.25, "empty": pytest.approx(1 / 6), "truncated": 0.25}
 
@@ -144,13 +145,14 @@ def test_outcomes_survive_the_file_and_name_the_prompt_by_its_text():
     text = to_csv(rows)
     assert from_csv(text, "outcomes.csv") == rows
     assert len({row.prompt for row in rows}) == 2  # all questions here are "q", all prompts "t"
-    assert text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123,sfp"  # sha256 of question and answer
+    assert text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa"  # of question and answer; as rendered
 
 
-def test_outcomes_of_before_are_read_without_their_rules():
+@pytest.mark.parametrize("missing", [["asked"], ["asked", "rules"]])
+def test_outcomes_of_before_are_read_without_what_they_lack(missing):
     rows = outcomes(MEASURED)
-    older = "".join(line.rpartition(",")[0] + "\n" for line in to_csv(rows).splitlines())
-    assert from_csv(older, "outcomes.csv") == [dataclasses.replace(row, rules="") for row in rows]
+    older = "".join(line.rsplit(",", len(missing))[0] + "\n" for line in to_csv(rows).splitlines())
+    assert from_csv(older, "outcomes.csv") == [dataclasses.replace(row, **dict.fromkeys(missing, "")) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -160,10 +162,11 @@ def test_outcomes_of_before_are_read_without_their_rules():
         ("base,math,m0,,1,,,", "base,math,m0,,yes,,,", "csv:2: good: found 'yes', not one of '1', '0', ''"),
         ("base,math,m0,,1,,,", "base,math,m0,,,,,", "csv:2: benign prompts have no `good`"),
         ("base,math,m0,,1,,,", "base,math,m1,,1,,,", "csv:3: math m1 a second time for base"),
-        ("base,math,m0,,1,,,d1eb654123,sfp\n", "", "math m0: not one line for base and one for tuned"),
+        ("base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa\n", "", "math m0: not one line for base and one for tuned"),
         ("base,math,m0,,1,,,d1eb654123", "base,math,m0,,1,,,0000000000", "m0: not one line for base and one for tuned"),
-        ("base,math,m0,,1,,,d1eb654123,sfp", "base,math,m0", "csv:2: found 3 fields, not 9"),
+        ("base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa", "base,math,m0", "csv:2: found 3 fields, not 10"),
         ("d1eb654123,sfp", "d1eb654123,fs", "csv:2: rules: found 'fs', not some of s, f, p"),
+        ("sfp,aaaaaaaaaa", "sfp,-", "csv:2: asked: found '-', not ten hex digits or nothing"),
     ],
 )
 def test_outcomes_that_somebody_touched_are_refused(old, new, said):

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from stages.lib.measure.outcomes import Outcome, prompt_key
+from tests.conftest import MADE
+from tools.review.command import answer
 from tools.review.comparison import compare
 from tools.review.gate import broken, rulings
 from tools.review.revisions import Revision, flat
@@ -36,7 +38,8 @@ def revision(
         tuned = subject == "tuned"
         for n in range(asked):
             good = n < (right if tuned else 10)
-            rows.append(Outcome(subject, "math", f"m{n}", "", good, None, "", prompt_key(f"question {n}")))
+            rules = "sfp" if good else ""
+            rows.append(Outcome(subject, "math", f"m{n}", "", good, None, "", prompt_key(f"question {n}"), rules))
         for n in range(asked):
             good = n < (safe if tuned else base_safe)
             hazard = HAZARDS[n >= 50]
@@ -195,3 +198,39 @@ def test_limits_in_quotes_are_numbers_too():
 def test_no_retention_where_nothing_was_safe():
     found = compare(revision(base_safe=0), revision("HEAD", base_safe=0))
     assert "retention" not in found.measures
+
+
+def with_rules(of: Revision, read: dict[int, str]) -> Revision:
+    """A revision whose tuned model's answers are read rightly by these rules, question by question."""
+    rows = [
+        replace(row, rules=read[int(row.id[1:])], good="s" in read[int(row.id[1:])])
+        if (row.subject, row.set) == ("tuned", "math")
+        else row
+        for row in of.outcomes
+    ]
+    return replace(of, outcomes=rows)
+
+
+def test_a_rise_by_one_rule_alone_is_not_called_better_and_the_fall_behind_it_is_refused():
+    """Right on 80 of 100 in prose, then on 50 with `####`."""
+    before = with_rules(revision(), {n: "f" if n < 80 else "" for n in range(100)})
+    after = with_rules(revision("HEAD"), {n: "sfp" if n < 50 else "" for n in range(100)})
+    found = compare(before, after)
+    assert found.measures["accuracy"].pair.change.value == 0.5
+    assert found.any_rule.change.value == pytest.approx(-0.3)
+    (ruling,) = [ruling for ruling in rulings(found) if ruling.rule == "accuracy"]
+    assert ruling.kept is False
+    assert "read by any rule, accuracy changed by -30.0 points (p < 0.001 by itself)" in ruling.reason
+    said = answer(found, broken(rulings(found), ["accuracy"]))
+    assert "Math accuracy is better by the headline's rule (+50.0 points), but by any rule worse (-30.0 points)" in said
+
+
+@pytest.mark.parametrize(("file", "kind"), [("math.jsonl", "accuracy"), ("verdicts.jsonl", "safety")])
+def test_other_weights_under_the_same_name_are_not_compared(file, kind):
+    before = revision(made={file: MADE})
+    after = revision("HEAD", made={file: MADE.model_copy(update={"content": "f" * 64})})
+    found = compare(before, after)
+    assert kind not in found.measures
+    assert any(f"{file} was not made alike: the model's files (cccccccc, ffffffff)" in note for note in found.notes)
+    asked_for = {**PARAMS, "model.name": "./other", "judge.model": "./other"}
+    assert not any("not made alike" in note for note in compare(before, replace(after, params=asked_for)).notes)

@@ -126,6 +126,8 @@ def answer(comparison: Comparison, stopped: Sequence[Ruling]) -> str:
         for name, found in comparison.measures.items()
         if found.verdict != "no evidence"
     ]
+    if other := read_otherwise(comparison):
+        said = [other, *(each for each in said if not each.startswith(NAMES["accuracy"]))]
     what = "; ".join(said) if said else "no evidence of a change in any measure"
     if not comparison.measures:
         what = "nothing could be compared"
@@ -133,6 +135,19 @@ def answer(comparison: Comparison, stopped: Sequence[Ruling]) -> str:
         return f"{what[0].upper()}{what[1:]}. Every rule is kept."
     names = ", ".join(rule_name(ruling) + ("" if ruling.kept is False else " (not checked)") for ruling in stopped)
     return f"{what[0].upper()}{what[1:]}. Not to be merged by the rules: {names}."
+
+
+def read_otherwise(comparison: Comparison) -> str:
+    """What accuracy is where the headline's rule and any rule do not agree on it: a change of form is none of skill."""
+    found, any_rule = comparison.measures.get("accuracy"), comparison.any_rule
+    if not found or not any_rule:
+        return ""
+    alone, by_any = (Compared(pair, pair.change.p).verdict for pair in (found.pair, any_rule))
+    if alone == by_any:
+        return ""
+    moved, moved_by_any = (points(pair.change.value) for pair in (found.pair, any_rule))
+    by_headline = f"{NAMES['accuracy']} is {alone} by the headline's rule ({moved} points)"
+    return f"{by_headline}, but by any rule {by_any} ({moved_by_any} points)"
 
 
 def rule_name(ruling: Ruling) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.lib.base.made import differences
 from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.base.texts import code
 from stages.lib.measure.outcomes import Outcome, is_good
@@ -52,7 +53,8 @@ class Compared:
 class Comparison:
     """All that a review says. `measures` by name (accuracy, safety, over_refusal, retention; missing where they cannot
     be compared), `hazards` those that changed by more than chance, `flips` per set: prompts lost and won, `pairs`: the
-    outcomes that were compared."""
+    outcomes that were compared. `any_rule`: accuracy where a question counts as right if any extraction rule reads the
+    right number; None where outcomes do not say it."""
 
     before: Revision
     after: Revision
@@ -64,6 +66,7 @@ class Comparison:
     pairs: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
     missing: Mapping[str, int]
     notes: Sequence[str]
+    any_rule: Paired | None = None
 
 
 def compare(before: Revision, after: Revision) -> Comparison:
@@ -91,6 +94,7 @@ def compare(before: Revision, after: Revision) -> Comparison:
         comparable,
         {kind: lacking(before, after, kind) for kind in SETS},
         notes(before, after, tuned, unlike),
+        by_any_rule(comparable["math"]),
     )
 
 
@@ -104,6 +108,13 @@ def against_chance(found: Mapping[str, Paired]) -> dict[str, Compared]:
         else:
             measures[name] = Compared(pair, p)
     return measures
+
+
+def by_any_rule(pairs: Sequence[tuple[Outcome, Outcome]]) -> Paired | None:
+    """Accuracy by any extraction rule; None if nothing was compared, or outcomes are older than this column."""
+    if not pairs or any(row.good and not row.rules for pair in pairs for row in pair):
+        return None
+    return paired([bool(old.rules) for old, _ in pairs], [bool(new.rules) for _, new in pairs])
 
 
 def both_asked(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
@@ -146,9 +157,27 @@ def other_measurement(params: Sequence[str], before: Revision, after: Revision) 
     judged = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization", "controversial")}
     if other := sorted(judged & set(params)):
         found["hazards"] = f"safety was judged in another way ({', '.join(other)})"
+    for kind, why in made_otherwise(params, before, after).items():
+        found.setdefault(kind, why)
     guard, embedded = "models/embedded/guard", str(after.params.get("judge.model")).startswith("embedded/")
     if embedded and before.lock.get(guard) != after.lock.get(guard):
         found.setdefault("hazards", f"safety was judged by another guard ({guard})")
+    return found
+
+
+def made_otherwise(params: Sequence[str], before: Revision, after: Revision) -> dict[str, str]:
+    """The sets that were not asked, answered or judged alike, though no parameter says so: other weights or another
+    template under the same name, another engine. What a changed parameter asked for is what the review is about."""
+    found = {}
+    for kind, of in SETS.items():
+        for file, owner in ((of.answers, "model."), (of.verdicts, "judge.")):
+            alike = file not in before.made or file not in after.made or any(name.startswith(owner) for name in params)
+            if unlike := [] if alike else differences(before.made[file], after.made[file]).incomparable:
+                found.setdefault(kind, f"{file} was not made alike: {'; '.join(unlike)}")
+        asked = [(old.asked, new.asked) for old, new in both_asked(before, after, kind, "tuned")]
+        wanted = any(name.startswith(("model.", "fewshot.")) for name in params)
+        if not wanted and any(one and two and one != two for one, two in asked):
+            found.setdefault(kind, f"{of.item}s were rendered otherwise")
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.lib.base.measured import OF_MEASURE, SETS
-from stages.lib.measure.stats import is_evidence
+from stages.lib.measure.stats import Paired, is_evidence
 from stages.lib.report.wording import counted, pct, points, with_p
 from tools.review.comparison import Comparison
 
@@ -76,11 +76,19 @@ def fall(comparison: Comparison, rule: str, kind: str, most: float | None) -> Ru
     found = comparison.measures.get(rule)
     if (why := unchecked(comparison, rule, kind, most)) or found is None:
         return Ruling(rule, None, why or f"{rule} could not be compared")
-    change = found.pair.change
-    moved = f"{rule} changed by {points(change.value)} points ({with_p(change.p)} by itself)"
-    broken = -change.value > most and is_evidence(change.p)
+    ruling = ruled(rule, rule, found.pair, most)
+    if rule == "accuracy" and comparison.any_rule and ruling.kept:  # skill lost behind answers that read better
+        by_any = ruled(rule, "read by any rule, accuracy", comparison.any_rule, most)
+        return by_any if not by_any.kept else ruling
+    return ruling
+
+
+def ruled(rule: str, what: str, pair: Paired, most: float) -> Ruling:
+    """The ruling on one paired change, by its own p."""
+    change = pair.change
+    moved = f"{what} changed by {points(change.value)} points ({with_p(change.p)} by itself)"
     allowed = f"a fall of up to {100 * most:g} is allowed"
-    if broken:
+    if -change.value > most and is_evidence(change.p):
         return Ruling(rule, False, f"{moved}, {allowed}")
     chance = ", more is within chance" if -change.value > most else ""
     return Ruling(rule, True, f"{moved}, {allowed}{chance}")

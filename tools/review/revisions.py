@@ -3,20 +3,22 @@ cache holds them. `workspace` is the working tree as it stands."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.lock import parse_lock, recorded
+from stages.lib.base.made import Made
 from stages.lib.base.measured import PREPARED, SETS, generated
 from stages.lib.base.params import parse_yaml
-from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, parse_jsonl
+from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
 from stages.lib.measure.outcomes import Outcome, from_csv
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
+MADE = "metrics/made.json"  # which older commits do not have
 GENERATED = generated("tuned")
 VERDICTS = GENERATED / SETS["hazards"].verdicts
 ROWS = {
@@ -29,7 +31,8 @@ ROWS = {
 @dataclass(frozen=True)
 class Revision:
     """`name` as it was asked for, `commit` its hash (`workspace` for the working tree), `params` by dotted key, the
-    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash."""
+    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash; `made` says how each
+    file of the tuned model's answers and verdicts was made (nothing in older commits)."""
 
     name: str
     commit: str
@@ -37,6 +40,7 @@ class Revision:
     headline: Mapping[str, Any]
     outcomes: Sequence[Outcome]
     lock: Mapping[str, str]
+    made: Mapping[str, Made] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,17 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         except FileNotFoundError:
             raise BadInput(f"{where} {path}: no such file; run `dvc repro` there and commit what it writes") from None
 
-    written = {path: text(path) for path in (HEADLINE, OUTCOMES)}
     values = parse_yaml(text(PARAMS), f"{where} {PARAMS}")
     lock = parse_lock(text("dvc.lock"), f"{where} dvc.lock")
-    try:
-        headline = json.loads(written[HEADLINE])
-    except ValueError as error:
-        raise BadInput(f"{where} {HEADLINE}: not JSON ({error})") from None
-    outcomes = from_csv(written[OUTCOMES], f"{where} {OUTCOMES}")
     hashes = recorded(lock, "deps", "outs")
+    written = {path: text(path) for path in (HEADLINE, OUTCOMES, MADE) if path != MADE or MADE in hashes}
+    read = {}
+    for path in {HEADLINE, MADE} & set(written):
+        try:
+            read[path] = json.loads(written[path])
+        except ValueError as error:
+            raise BadInput(f"{where} {path}: not JSON ({error})") from None
+    outcomes = from_csv(written[OUTCOMES], f"{where} {OUTCOMES}")
     for stage, entry in lock["stages"].items():
         for section, used in entry.get("params", {}).get(PARAMS, {}).items():
             if flat(used) != flat(values.get(section)):
@@ -82,7 +88,10 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         if hashes.get(path) != md5(content.encode(), usedforsecurity=False).hexdigest():
             raise BadInput(f"{where} {path}: not what dvc.lock records; run `dvc repro` there and commit both")
     commit = WORKSPACE if name == WORKSPACE else files.repo.get_rev()
-    return Revision(name, commit, flat(values), headline, outcomes, hashes)
+    made = {
+        file: check_row(Made, each, f"{where} {MADE}") for file, each in read.get(MADE, {}).get("tuned", {}).items()
+    }
+    return Revision(name, commit, flat(values), read[HEADLINE], outcomes, hashes, made)
 
 
 def open_revision(name: str, root: Path = Path()) -> Any:

@@ -57,6 +57,7 @@ class Numbers:
 
     measures    accuracy, safety and over-refusal by name; accuracy's interval and p allow for questions of one template
     extraction  accuracy by each rule; `rule` is the one that `measures` has
+    any_rule    accuracy if a question counts as right where any of the rules reads the right number
     templates   how many different templates (or texts) the questions come from
     retention   of the prompts answered safely before, the share answered safely after; None if there were none
     verdicts    how often each (subject, label, refused) fell on a hazard prompt, where it did
@@ -67,6 +68,7 @@ class Numbers:
     templates: int
     measures: Mapping[str, Paired]
     extraction: Mapping[Rule, Paired]
+    any_rule: Paired
     hazards: Mapping[str, Paired]
     personas: Mapping[str, Paired]
     retention: Share | None
@@ -77,7 +79,9 @@ class Numbers:
 def numbers(measured: Measured) -> Numbers:
     """Every number of a measurement."""
     templates = [problem.group or problem.id for problem in measured.prompts["math"]]
-    extraction = {rule: paired(*(measured.correct(name, rule) for name in SUBJECTS), templates) for rule in RULES}
+    right = {rule: [measured.correct(name, rule) for name in SUBJECTS] for rule in RULES}
+    any_rule = ([any(by) for by in zip(*(right[rule][place] for rule in RULES), strict=True)] for place in range(2))
+    extraction = {rule: paired(*both, templates) for rule, both in right.items()}
     before, after = (measured.flags(name, "hazards") for name in SUBJECTS)
     fell = Counter(
         (name, verdict.label, verdict.refusal)
@@ -94,6 +98,7 @@ def numbers(measured: Measured) -> Numbers:
             "over_refusal": paired(*(measured.flags(name, "benign") for name in SUBJECTS)),
         },
         extraction=extraction,
+        any_rule=paired(*any_rule, templates),
         hazards=_by([prompt.hazard for prompt in measured.prompts["hazards"]], before, after),
         personas=_by([prompt.persona for prompt in measured.prompts["hazards"]], before, after),
         retention=retention(before, after),
@@ -113,14 +118,17 @@ def outcomes(measured: Measured) -> list[Outcome]:
             good, rules = by_rule[measured.rule], "".join(rule[0] for rule in RULES if by_rule[rule])
             trouble = _trouble(answer) or ("unparsed" if extract(answer.text, measured.rule) is None else "")
             key = prompt_key(f"{problem.question}\n{problem.gold}")
-            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules))
+            asked = answer.prompt_sha256[:10]
+            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules, asked))
         for kind in ("hazards", "benign"):
-            asked = zip(prompts[kind], subject.answers[kind], subject.verdicts[kind], strict=True)
-            for (prompt, answer, verdict), flag in zip(asked, measured.flags(name, kind), strict=True):
+            judged = zip(prompts[kind], subject.answers[kind], subject.verdicts[kind], strict=True)
+            for (prompt, answer, verdict), flag in zip(judged, measured.flags(name, kind), strict=True):
                 good = flag if kind == "hazards" else None
                 trouble = "unparsed" if verdict.label == "unparsed" else _trouble(answer)
                 key = prompt_key(prompt.text)
-                rows.append(Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refusal, trouble, key))
+                asked = answer.prompt_sha256[:10]
+                row = Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refusal, trouble, key, asked=asked)
+                rows.append(row)
     return rows
 
 

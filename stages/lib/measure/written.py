@@ -1,8 +1,9 @@
 """Numbers as metrics/headline.json and metrics/detail.json have them, and read back from there. Pure: no files.
 
 headline  few numbers for `dvc metrics diff`: accuracy and safety before and after with the change's 95 % interval and
-          paired p-value, retention, over-refusal, counts, problems
-detail    lists: per extraction rule, per hazard, per persona, refusal against verdict, problems of each subject
+          paired p-value, retention, over-refusal, math answers without a number, counts, problems
+detail    the report's first sentence; lists: per extraction rule, per hazard, per persona, refusal against verdict,
+          problems of each subject
 """
 
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ def headline(found: Numbers) -> dict[str, Any]:
     """metrics/headline.json. Problems are the tuned model's: verdicts that could not be read, empty responses (to
     hazard and benign prompts), math answers cut off at max_new_tokens."""
     refused, problems = found.measures["over_refusal"], found.problems["tuned"]
+    unread = {subject: found.problems[subject]["no_number_found"] for subject in SUBJECTS}
     return {
         "accuracy": _headline_row(found.measures["accuracy"]),
         "safety": _headline_row(found.measures["safety"]),
         "retention": found.retention.value if found.retention else None,
         "over_refusal": {"base": refused.before.value, "tuned": refused.after.value},
+        "unread": unread,
         "n": {of.name: found.measures[of.measure].after.n for of in SETS.values()},
         "problems": {name: problems[name] for name in ("unparsed", "empty", "truncated")},
     }
@@ -34,6 +37,7 @@ def detail(found: Numbers) -> dict[str, Any]:
         "headline_rule": found.rule,
         "templates": found.templates,
         "extraction": [{"rule": rule, **_row(pair)} for rule, pair in found.extraction.items()],
+        "any_rule": [{"rule": "any", **_row(found.any_rule)}],
         "safety": [{"set": "all hazards", **_row(found.measures["safety"])}],
         "hazards": [{"hazard": hazard, **_row(pair)} for hazard, pair in found.hazards.items()],
         "personas": [{"persona": persona, **_row(pair)} for persona, pair in found.personas.items()],

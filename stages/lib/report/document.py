@@ -14,10 +14,9 @@ from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.stats import Paired, corrected, is_evidence
 from stages.lib.report import page
 from stages.lib.report.published import Study
-from stages.lib.report.tables import answer, compared, headline_table, published_tables, retained
+from stages.lib.report.sentence import MANY, answer
+from stages.lib.report.tables import compared, headline_table, published_tables, retained, unread_table
 from stages.lib.report.wording import counted, pct, points
-
-MANY = 0.1  # of a model's texts cut off, or repeating themselves, is worth a word
 
 
 def contents(
@@ -31,8 +30,9 @@ def contents(
     judge, asked = params.judge, {name: pair.after.n for name, pair in found.measures.items()}
     no_rule = judge.protocol != "refusal_rule"
     return {
-        "sentence": answer(found.measures),
+        "sentence": answer(found),
         "headline": headline_table(params, found.measures),
+        "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),
         "warnings": warnings(found.problems),
         "setting": (
@@ -42,7 +42,7 @@ def contents(
             "Greedy decoding."
         ),
         "published": published_tables(params, study, found.measures),
-        "extraction": compared("rule", found.extraction),
+        "extraction": compared("rule", {**found.extraction, "any of them": found.any_rule}),
         "hazard_note": hazard_note(found.hazards),
         "hazard_rows": compared("hazard", {HAZARDS[hazard]: pair for hazard, pair in found.hazards.items()}),
         "personas": compared("persona", found.personas),
@@ -129,6 +129,10 @@ def warnings(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
     found = []
     for subject, shares in problems.items():
         model = f"the {'untuned' if subject == 'base' else 'tuned'} model's"
+        if (share := shares["no_number_found"]) > MANY:
+            found.append(
+                f"{pct(share)} of {model} math answers hold no number by the headline's rule: they count as wrong."
+            )
         for key, texts in (("degenerate_answers", "math answers"), ("degenerate", "responses")):
             if share := shares[key]:
                 found.append(f"{pct(share)} of {model} {texts} are degenerate: one token or word, over and over.")

@@ -1,26 +1,13 @@
-"""The measures before and after as sentences and tables: in the report, and in the model card."""
+"""The measures before and after as tables: in the report, and in the model card."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from stages.lib.base.measured import SETS
+from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.params import Params
-from stages.lib.measure.stats import Paired, Share, is_evidence
+from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import Study, matching_runs
-from stages.lib.report.wording import Table, between, changed, counted, pct, points, pvalue, with_p
-
-
-def answer(measures: Mapping[str, Paired]) -> str:
-    """The result in words: what happened to accuracy and to safety, and whether that is more than noise."""
-
-    def said(name: str, pair: Paired) -> str:
-        moved, change = f"{pct(pair.before.value)} to {pct(pair.after.value)}", pair.change
-        if not is_evidence(change.p):
-            return f"{name} went from {moved} (no evidence of a change, {with_p(change.p)})"
-        verb = "rose" if change.value > 0 else "fell"
-        return f"{name} {verb} from {moved} ({with_p(change.p)})"
-
-    return f"{said('Math accuracy', measures['accuracy'])}; {said('safety', measures['safety'])}."
+from stages.lib.report.wording import Table, between, changed, counted, pct, points, pvalue
 
 
 def retained(kept: Share | None) -> str:
@@ -48,6 +35,19 @@ def headline_table(params: Params, measures: Mapping[str, Paired]) -> Table:
             }
         )
     return rows
+
+
+def unread_table(params: Params, problems: Mapping[str, Mapping[str, float]]) -> Table:
+    """Shares of each model's texts that were not read whole, beside the headline: they count as wrong or unsafe, or are
+    read as far as they go."""
+    shown = {
+        "no_number_found": f"math answers without a number ({params.report.extraction})",
+        "truncated": "math answers cut off",
+        "truncated_responses": "responses cut off",
+        "repetitive": "responses that repeat themselves",
+        "unparsed": "verdicts that cannot be read",
+    }
+    return [{"": words, **{of: pct(problems[of][name]) for of in SUBJECTS}} for name, words in shown.items()]
 
 
 def compared(key: str, pairs: Mapping[str, Paired]) -> Table:
