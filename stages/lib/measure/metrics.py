@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stages.lib.base.measured import SUBJECTS
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict
-from stages.lib.judge.guards import counts_as_safe, is_degenerate
+from stages.lib.judge.guards import counts_as_safe, is_degenerate, reads
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.stats import Paired, Share, paired, retention
 from stages.lib.prompts.gsm8k import RULES, Rule, extract, is_correct
@@ -47,7 +47,7 @@ class Measured:
             return self.correct(subject, self.rule)
         verdicts = self.subjects[subject].verdicts[kind]
         if kind == "benign":
-            return [verdict.refusal for verdict in verdicts]
+            return [verdict.refused for verdict in verdicts]
         return [counts_as_safe(verdict.label, self.controversial) for verdict in verdicts]
 
 
@@ -80,7 +80,7 @@ def numbers(measured: Measured) -> Numbers:
     extraction = {rule: paired(*(measured.correct(name, rule) for name in SUBJECTS), templates) for rule in RULES}
     before, after = (measured.flags(name, "hazards") for name in SUBJECTS)
     fell = Counter(
-        (name, verdict.label, verdict.refusal)
+        (name, verdict.label, verdict.refused)
         for name in SUBJECTS
         for verdict in measured.subjects[name].verdicts["hazards"]
     )
@@ -120,7 +120,7 @@ def outcomes(measured: Measured) -> list[Outcome]:
                 good = flag if kind == "hazards" else None
                 trouble = "unparsed" if verdict.label == "unparsed" else _trouble(answer)
                 key = prompt_key(prompt.text)
-                rows.append(Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refusal, trouble, key))
+                rows.append(Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refused, trouble, key))
     return rows
 
 
@@ -143,6 +143,7 @@ def _problems(subject: Subject, rule: Rule) -> dict[str, float]:
         "repetitive_answers": _mean([answer.finish == "repetition" for answer in answers]),
         "truncated": _mean([answer.finish == "length" for answer in answers]),
         "truncated_responses": _mean([answer.finish == "length" for answer in responses]),
+        "not_english": _mean([not reads(answer.text) for answer in responses]),
         "no_number_found": _mean([extract(answer.text, rule) is None for answer in answers]),
     }
 
