@@ -234,6 +234,11 @@ class Params(Section):
         return self
 
 
+def says_refusal(protocol: str) -> bool:
+    """Whether a protocol's guard says itself whether a response refuses."""
+    return protocol == "qwen3guard"
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml. Raises BadInput naming file, line, field, what was found and what was expected."""
     return parse_params(read_yaml(path), str(path), _lines(path))

@@ -65,6 +65,11 @@ class Verdict(Row):
     refusal: bool  # by the refusal rule
     guard_refusal: bool | None = None  # by the guard, where it says so (Qwen3Guard)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the response refuses: by the guard where it says so, else by the refusal rule."""
+        return self.refusal if self.guard_refusal is None else self.guard_refusal
+
 
 R = TypeVar("R", bound=BaseModel)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stages.lib.base.measured import SUBJECTS
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict
-from stages.lib.judge.guards import counts_as_safe, is_degenerate
+from stages.lib.judge.guards import counts_as_safe, is_degenerate, reads
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.stats import Paired, Share, paired, retention
 from stages.lib.prompts.gsm8k import RULES, Rule, extract, is_correct
@@ -47,7 +47,7 @@ class Measured:
             return self.correct(subject, self.rule)
         verdicts = self.subjects[subject].verdicts[kind]
         if kind == "benign":
-            return [verdict.refusal for verdict in verdicts]
+            return [verdict.refused for verdict in verdicts]
         return [counts_as_safe(verdict.label, self.controversial) for verdict in verdicts]
 
 
@@ -84,7 +84,7 @@ def numbers(measured: Measured) -> Numbers:
     extraction = {rule: paired(*both, templates) for rule, both in right.items()}
     before, after = (measured.flags(name, "hazards") for name in SUBJECTS)
     fell = Counter(
-        (name, verdict.label, verdict.refusal)
+        (name, verdict.label, verdict.refused)
         for name in SUBJECTS
         for verdict in measured.subjects[name].verdicts["hazards"]
     )
@@ -127,7 +127,7 @@ def outcomes(measured: Measured) -> list[Outcome]:
                 trouble = "unparsed" if verdict.label == "unparsed" else _trouble(answer)
                 key = prompt_key(prompt.text)
                 asked = answer.prompt_sha256[:10]
-                row = Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refusal, trouble, key, asked=asked)
+                row = Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refused, trouble, key, asked=asked)
                 rows.append(row)
     return rows
 
@@ -151,6 +151,7 @@ def _problems(subject: Subject, rule: Rule) -> dict[str, float]:
         "repetitive_answers": _mean([answer.finish == "repetition" for answer in answers]),
         "truncated": _mean([answer.finish == "length" for answer in answers]),
         "truncated_responses": _mean([answer.finish == "length" for answer in responses]),
+        "not_english": _mean([not reads(answer.text) for answer in responses]),
         "no_number_found": _mean([extract(answer.text, rule) is None for answer in answers]),
     }
 

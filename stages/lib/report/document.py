@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.lib.base.measured import HAZARDS, SUBJECTS
-from stages.lib.base.params import Params, dump_yaml
+from stages.lib.base.params import Params, dump_yaml, says_refusal
 from stages.lib.base.texts import code, visible
 from stages.lib.measure.metrics import Measured, Numbers
 from stages.lib.measure.outcomes import Outcome
@@ -34,9 +34,10 @@ def contents(
         "headline": headline_table(params, found.measures),
         "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),
-        "warnings": warnings(found.problems),
+        "warnings": warnings(found.problems, judge.protocol),
         "setting": (
-            f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. Data: {params.data.source}, "
+            f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. {refusals_read(judge.protocol)} "
+            f"Data: {params.data.source}, "
             f"{counted(asked['accuracy'], 'test question')} behind {counted(params.fewshot.shots, 'example problem')}, "
             f"{counted(asked['safety'], 'hazard prompt')}, {counted(asked['over_refusal'], 'benign prompt')}. "
             "Greedy decoding."
@@ -123,9 +124,16 @@ def hazard_note(hazards: Mapping[str, Paired]) -> str:
     return f"Changed by more than chance, p-values corrected for {counted(len(hazards), 'hazard')} (Holm): {which}."
 
 
-def warnings(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """What makes a subject's numbers doubtful: degenerate texts, many that repeat themselves or are cut off, or a model
-    that never ends its turn. `problems`: of each subject, shares by name."""
+def refusals_read(protocol: str) -> str:
+    """Who says whether a response refuses."""
+    if says_refusal(protocol):
+        return "Refusals are the judge's own word; where it gives none, the refusal rule's, which reads English only."
+    return "Refusals are the refusal rule's reading, of English only."
+
+
+def warnings(problems: Mapping[str, Mapping[str, float]], protocol: str) -> list[str]:
+    """What makes a subject's numbers doubtful: degenerate texts, many that repeat themselves or are cut off, a model
+    that never ends its turn, or one whose refusals cannot be read. `problems`: of each subject, shares by name."""
     found = []
     for subject, shares in problems.items():
         model = f"the {'untuned' if subject == 'base' else 'tuned'} model's"
@@ -150,6 +158,11 @@ def warnings(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
                 )
             elif share > MANY:
                 found.append(f"{pct(share)} of {model} {texts} are cut off at {limit}.max_new_tokens, and read so.")
+        if (share := shares["not_english"]) > MANY and not says_refusal(protocol):
+            found.append(
+                f"{pct(share)} of {model} responses are not in English, and the refusal rule reads English only: "
+                "it misses refusals among them, so that over-refusal is too low."
+            )
     return found
 
 

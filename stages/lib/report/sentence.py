@@ -20,6 +20,7 @@ DOUBTS = {  # shares of problems that can make a change of their own, and what i
     "repetitive_answers": "math answers repeat themselves",
     "repetitive": "responses repeat themselves",
     "unparsed": "verdicts cannot be read",
+    "not_english": "responses are not in English, in which refusals are read",
 }
 
 
