@@ -1,4 +1,4 @@
-"""Git as people have it: with settings that rewrite files, with repositories that git or DVC's library of it refuses."""
+"""Git as people have it: settings that rewrite files, repositories that git or DVC's library of it refuses."""
 
 import subprocess
 from pathlib import Path
