@@ -19,7 +19,7 @@ from stages.lib.base.files import read_text, write_json, write_text
 from stages.lib.base.params import dump_yaml, parse_params, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.report.published import RUNS, Run, Study, resolve
-from tools.commands import dvc, git
+from tools.commands import check_repository, dvc, git
 
 RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
@@ -71,6 +71,7 @@ def reference(each: Run, profile: str, commit: str) -> str:
 
 def check(study: Study, each: Run, profile: str) -> None:
     """Refuse a run whose parameters are wrong, and a clone that can record no experiment or commit (BadInput)."""
+    check_repository()
     git("var", "GIT_COMMITTER_IDENT")
     resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":

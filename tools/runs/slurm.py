@@ -10,7 +10,6 @@ that is done, and no task does it again.
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from filelock import FileLock
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
 from stages.lib.report.published import RUNS, Run, Study, load_study
-from tools.commands import git
+from tools.commands import git, output
 from tools.runs.experiments import (
     CKPT,
     check,
@@ -183,13 +182,7 @@ def slurm(*command: str) -> str:
     """Run one of Slurm's commands and return what it printed. Raises BadInput if it fails, or there is none."""
     # whoever filters squeue's output for their eyes does not mean this program
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    except FileNotFoundError:
-        raise BadInput(f"{command[0]}: not found; this is for machines from which Slurm takes jobs") from None
-    if done.returncode:
-        raise BadInput(f"{command[0]}: {done.stderr.strip()}")
-    return done.stdout
+    return output(*command, missing="this is for machines from which Slurm takes jobs", env=environment)
 
 
 def _sbatch(options: Sequence[str], arguments: Sequence[str]) -> str:
