@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.locks import held
 from stages.lib.base.params import dump_yaml, parse_params, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.report.published import RUNS, Run, Study, resolve
@@ -161,22 +161,15 @@ def only_results_since(commit: str) -> bool:
 @contextmanager
 def writing() -> Iterator[None]:
     """One process at a time writes to this repository's git, on whichever machine."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    with FileLock(WORK / "git.lock"):
+    with held(WORK / "git.lock", "a result is being written to this repository"):
         yield
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Refuse to run beside another `tools.runs run` of this checkout."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(WORK / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise BadInput(
-            "another `tools.runs run` is at work in this checkout; wait until it is done, or stop it"
-        ) from None
+    """One `tools.runs run` at a time works in this checkout; another waits, and passes over what has been done then."""
+    with held(WORK / "lock", "`tools.runs run` is at work in this checkout already"):
+        yield
 
 
 def make_clone(commit: str, clone: Path, kept: Path) -> None:

@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
 
-from filelock import FileLock
-
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.locks import held
 from stages.lib.report.published import RUNS, Run, Study, load_study
 from tools.commands import git, output
 from tools.runs.experiments import (
@@ -67,7 +66,7 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
     runs = [study.run(each.name) for each in runs]
     for each in runs:
         check(study, each, profile)
-    with _lock(profile):
+    with held(FOLDER / profile / "lock", f"runs of the {profile} profile are being submitted"):
         sweep, queue, wanted = read_sweep(profile), read_queue(), []
         for each in runs:
             if is_done(study, each, profile):
@@ -190,11 +189,6 @@ def _sbatch(options: Sequence[str], arguments: Sequence[str]) -> str:
     command = shlex.join([sys.executable, "-m", "tools.runs.slurm_task", *arguments])
     ours = ["--parsable", "--requeue", "--open-mode=append", f"--signal=B:USR1@{WARNING}", f"--chdir={Path.cwd()}"]
     return slurm("sbatch", *ours, *options, f"--wrap=exec {command}").strip().partition(";")[0]
-
-
-def _lock(profile: str) -> FileLock:
-    (FOLDER / profile).mkdir(parents=True, exist_ok=True)
-    return FileLock(FOLDER / profile / "lock")
 
 
 def study_of(commit: str) -> Study:
