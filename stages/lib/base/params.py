@@ -187,6 +187,12 @@ class Judge(Section):
             raise ValueError(f"protocol: {self.protocol} needs judge.model (and judge.revision for a hub model)")
         else:
             check_model_name(self.model, self.revision, GUARDS)
+            spoken = next((SPOKEN[mark] for mark in SPOKEN if mark in self.model.lower()), self.protocol)
+            if spoken != self.protocol and not is_folder(self.model):
+                raise ValueError(
+                    f"{self.model} speaks {spoken}, not {self.protocol}: set judge.protocol to {spoken}, or name "
+                    "another model"
+                )
         return self
 
 
@@ -248,6 +254,8 @@ def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...])
 
 CHAT_MODELS = tuple(FILES)
 GUARDS = ("embedded/guard",)
+# the protocol of a safeguard model, by what its name holds
+SPOKEN = {"embedded/guard": "llama_guard_3", "llama-guard": "llama_guard_3", "qwen3guard": "qwen3guard"}
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
