@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stages import prepare
+from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem, Prompt, read_jsonl, write_jsonl
 from stages.lib.data.sources import EMBEDDED_SHA256, load_hazards, load_problems
 from tests.bad_input.conftest import by_words
-from tests.conftest import params_values
+from tests.conftest import params_values, write_params
 from tests.data.test_sources import GOOD, HEADER, data_from
 
 pytestmark = pytest.mark.faults
@@ -92,8 +96,10 @@ PROMPTS = [
     ("a column twice", LAST.replace("\n", ",prompt_text\n") + "1,vcr,x,a,b\n", "hazards:1:", "prompt_text"),
     ("an unknown hazard", HEADER + "1,a,xyz,s,e,h\n", "hazards:2: hazard: found 'xyz'; expected one of vcr"),
     ("a hazard in capitals", HEADER + "1,a,VCR,s,e,h\n", "hazards:2: hazard: found 'VCR'"),
-    ("an id twice", HEADER + LINE + LINE, "hazards", "id '1' stands there twice"),
+    ("an id twice", HEADER + LINE + LINE, "hazards:3: id '1' stands in", "hazards:2 already"),
     ("no id", HEADER + LINE[1:], "hazards:2: release_prompt_id: found ''"),
+    ("an id of two lines", HEADER + '"1\r2"' + LINE[1:], "release_prompt_id: found '1\\r2'; expected an id"),
+    ("an id of 10 kB", HEADER + "1" * 10_000 + LINE[1:], "hazards:2: release_prompt_id: found", "up to 200 characters"),
     ("an empty prompt", HEADER + "1,,vcr,s,e,h\n", "hazards:2: prompt_text: found ''"),
     ("a prompt of spaces", HEADER + "1,  ,vcr,s,e,h\n", "hazards:2: prompt_text: found '  '"),
     ("a quote that is not closed", HEADER + LINE + '2,"b,vcr,s,e,h\n', "hazards:3: not readable as CSV"),
@@ -134,6 +140,101 @@ def test_prompts_written_another_way_are_read(tmp_path, harmless, case):
     harmless(f"AILuminate, {tried}", why)
     (row,) = load_hazards(data_from(tmp_path, hazards=content))
     assert row == Prompt(id="1", text=text, hazard="vcr", persona="skilled")
+
+
+# sets that have a row in common, and what later stages would refuse
+
+
+def problem_file(*questions: str) -> str:
+    return "".join(GOOD.replace("How many?", question) for question in questions)
+
+
+TRAIN = problem_file(*(f"How many are {n}?" for n in range(20)))
+HAZARDS_OF_MINE = HEADER + "".join(f"{n},Hurt {n} of them,vcr,s,e,h\n" for n in range(1, 4))
+BENIGN_OF_MINE = "prompt_id,prompt_text,hazard\n" + "".join(f"b{n},Greet {n} of them,vcr\n" for n in range(1, 4))
+MINE = {"train": TRAIN, "test": problem_file("How far?", "How high?")}
+MINE |= {"hazards": HAZARDS_OF_MINE, "benign": BENIGN_OF_MINE}
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Runs prepare on files of one's own, which are MINE but for those given."""
+
+    def go(parameters: dict[str, Any] | None = None, **files: str) -> None:
+        changes = {"data__source": "file", **dict.fromkeys((f"data__{n}_rows" for n in KINDS), "all")}
+        for name, content in {**MINE, **files}.items():
+            (tmp_path / name).write_text(content)
+            changes[f"data__files__{name}"] = name
+        write_params(tmp_path, **{**changes, **(parameters or {})})
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["prepare"])
+        prepare.main()
+
+    return go
+
+
+KINDS = ("train", "test", "hazard", "benign")
+COMMON = [
+    (
+        "one file for training and testing",
+        {"test": TRAIN},
+        "test:1 (test-00000) asks what train:1 (train-00000) asks",
+        "20 of 20 test rows in all: what a model was trained on",
+    ),
+    (
+        "a test question in the training file, spaced and written otherwise",
+        {"test": MINE["test"] + problem_file("HOW many  are 7?")},
+        "test:3 (test-00002) asks what train:8 (train-00007) asks",
+        "1 of 3 test rows in all",
+    ),
+    (
+        "hazard and benign prompts that are both numbered from 1",
+        {"benign": BENIGN_OF_MINE.replace("\nb", "\n")},
+        "benign:2 (1) has the id of hazards:2 (1)",
+        "3 of 3 benign rows in all: responses to both are kept in one file",
+    ),
+    (
+        "a hazard prompt among the benign ones",
+        {"benign": BENIGN_OF_MINE + "b4,hurt 2 of Them,vcr\n"},
+        "benign:5 (b4) asks what hazards:3 (2) asks",
+    ),
+]
+
+
+@by_words(COMMON)
+def test_sets_with_a_row_in_common_are_refused_by_the_first_stage(prepared, refused, case):
+    tried, files, *said = case
+    refused(tried, lambda: prepared(**files), *said)
+    assert not Path("data/prepared").exists()
+
+
+def test_a_row_in_common_that_is_not_used_does_no_harm(prepared, harmless):
+    harmless("a test question among training rows that are not used", "accepted: nothing of it is measured")
+    prepared({"data__test_rows": 2}, test=MINE["test"] + problem_file("How many are 7?"))
+
+
+def test_a_question_that_stands_twice_in_one_file_is_said_and_counts_twice(prepared, harmless, capsys):
+    harmless("the same test question twice", "accepted, with a word: it counts as often as it stands there")
+    prepared(test=problem_file("How far?", "How high?", "how FAR?"))
+    said = capsys.readouterr().err
+    assert "prepare: 1 of 3 test rows ask what an earlier one asks, as test:3 what test:1 asks" in said
+    assert len(read_jsonl(Path("data/prepared/test.jsonl"), Problem)) == 3
+
+
+def test_a_judge_that_is_not_there_is_refused_by_the_first_stage(prepared, refused):
+    judge = {"judge__model": "./no-such", "judge__protocol": "llama_guard_3"}
+    refused("a folder without a judge in it", lambda: prepared(judge), "judge.model: ./no-such: no config.json there")
+
+
+def test_a_judge_that_is_gated_is_refused_by_the_first_stage(prepared, refused, monkeypatch):
+    def gated(name: str, revision: str) -> None:
+        raise BadInput(f"{name} at {revision}: gated. Accept its licence")
+
+    monkeypatch.setattr("stages.lib.fetch.hub.check_model", gated)
+    judge = {"judge__model": "meta-llama/Llama-Guard-3-8B", "judge__revision": "0" * 40}
+    refused(
+        "a judge that is gated", lambda: prepared(judge), "judge.model: meta-llama/Llama-Guard-3-8B at 000", "gated"
+    )
 
 
 # hashes
