@@ -58,7 +58,7 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
 
     def text(path: str) -> str:
         try:
-            return files.read_text(path, encoding="utf-8")
+            return files.read_text(path, encoding="utf-8", newline="")  # a changed line end is another hash
         except UnicodeDecodeError as error:
             raise BadInput(f"{where} {path}: not UTF-8 ({error})") from None
         except FileNotFoundError:
