@@ -1,12 +1,19 @@
 """Files of problems and prompts, and files that are not the pinned ones."""
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas import DataFrame
 
 from stages import prepare
 from stages.lib.base.errors import BadInput
@@ -35,14 +42,15 @@ ROWS = [
     ("a question of spaces", '{"question": "  ", "answer": "#### 2"}\n', "train:1: question: found '  '"),
     ("a question twice in a row", '{"question": "a", "question": "b", "answer": "#### 2"}\n', "train:1:"),
     ("not JSON", GOOD + "hello\n", "train:2: not JSON", "'hello'"),
-    ("an array for a row", GOOD + '["a", "#### 2"]\n', "train:2:", "found ['a', '#### 2']"),
+    ("an array for a row", GOOD + '["a", "#### 2"]\n', "train:2: found ['a', '#### 2']; expected an object with the"),
     ("one array of all rows", f"[{GOOD.strip()}]", "train:1:"),
     ("two rows in a line", GOOD.strip() + GOOD, "train:1: not JSON (Extra data"),
     ("an empty line between rows", GOOD + "\n" + GOOD, "train:2: not JSON"),
     ("a truncated last line", GOOD + GOOD[:30], "train:2: not JSON (Unterminated string"),
     ("100,000 levels deep", DEEP, "train:1: not JSON"),
-    ("not UTF-8", GOOD.encode() + b'{"question": "\xff"}\n', "not UTF-8 at byte"),
-    ("UTF-16", GOOD.encode("utf-16"), "not UTF-8 at byte 0"),
+    ("not UTF-8", GOOD.encode() + b'{"question": "\xff"}\n', "not UTF-8 at byte", "(line 2); save it as UTF-8"),
+    ("a CSV file", "question,answer\nHow many?,#### 2\n", "train:1: not JSON", "expected an object a line"),
+    ("a zip archive", b"PK\x03\x04" + bytes(100), "train: not text, but a zip archive or a spreadsheet"),
     ("an embedded NUL character", GOOD.replace("How", "\0").encode(), "train:1: not JSON (Invalid control character"),
     ("a lone surrogate in the question", GOOD.replace("How", "\\ud800"), "train:1:", "ud800"),
     ("a lone surrogate in the solution", GOOD.replace("One", "\\ud800"), "train:1:", "ud800"),
@@ -58,6 +66,34 @@ def test_a_file_of_problems_with_one_thing_wrong_is_refused(tmp_path, refused, c
     tried, content, *said = case
     data = data_from(tmp_path, train=content)
     refused(f"GSM8K, {tried}", lambda: load_problems(data, "train"), *said)
+
+
+def as_parquet(path: Path) -> None:
+    DataFrame([json.loads(GOOD)]).to_parquet(path)
+
+
+OTHER_FORMS = [
+    ("as parquet", as_parquet, "a parquet file"),
+    ("compressed by gzip", lambda path: path.write_bytes(gzip.compress(GOOD.encode())), "compressed by gzip"),
+    ("compressed by bzip2", lambda path: path.write_bytes(bz2.compress(GOOD.encode())), "compressed by bzip2"),
+    ("compressed by xz", lambda path: path.write_bytes(lzma.compress(GOOD.encode())), "compressed by xz"),
+    ("in UTF-16", lambda path: path.write_bytes(GOOD.encode("utf-16")), "in UTF-16"),
+    ("in UTF-16, turned", lambda path: path.write_bytes(b"\xfe\xff" + GOOD.encode("utf-16-be")), "in UTF-16"),
+]
+
+
+@by_words(OTHER_FORMS)
+def test_problems_in_another_form_are_called_what_they_are_and_the_advice_helps(tmp_path, refused, case):
+    tried, write, what = case
+    data = data_from(tmp_path, train="")
+    write(tmp_path / "train")
+    message = refused(f"GSM8K, {tried}", lambda: load_problems(data, "train"), f"train: not text, but {what}; ")
+    command = re.search(r"(python -c .*\"|(gunzip|bunzip2|xz|iconv) .*)", message)[0]
+    if shutil.which(command.split()[0]):
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        (made,) = tmp_path.glob("train.*")
+        (row,) = load_problems(data_from(tmp_path, train=made.read_text(encoding="utf-8")), "train")
+        assert (row.question, row.gold) == ("How many?", "2")
 
 
 FINE_ROWS = [
@@ -111,8 +147,9 @@ PROMPTS = [
     ("a field of 10 MB", HEADER + f"1,{'x' * 10_000_000},vcr,s,e,h\n", "hazards:2: not readable as CSV: field larger"),
     ("an empty file", "", "hazards:1: column 'release_prompt_id' is missing"),
     ("only a header", HEADER, "hazards: no rows under the header"),
-    ("semicolons for commas", (HEADER + LINE).replace(",", ";"), "hazards:1: column 'release_prompt_id' is missing"),
-    ("a file from a zip", b"PK\x03\x04" + bytes(1000), "hazards:1: column 'release_prompt_id' is missing"),
+    ("semicolons for commas", (HEADER + LINE).replace(",", ";"), "column 'release_prompt_id' is missing", "and commas"),
+    ("a spreadsheet", b"PK\x03\x04" + bytes(1000), "hazards: not text, but a zip archive or a spreadsheet (xlsx, ods)"),
+    ("a spreadsheet of before 2007", b"\xd0\xcf\x11\xe0" + bytes(1000), "save the sheet as CSV in UTF-8"),
     ("a NUL character in the header", "\0" + HEADER + LINE, "hazards:1: column 'release_prompt_id' is missing"),
 ]
 
@@ -127,6 +164,7 @@ def test_a_file_of_prompts_with_one_thing_wrong_is_refused(tmp_path, refused, ca
 FINE_PROMPTS = [
     ("a byte-order mark", "\ufeff" + HEADER + LINE, "a", "accepted: the mark is dropped"),
     ("Windows line ends", (HEADER + LINE).replace("\n", "\r\n"), "a", "accepted: as the CSV standard has them"),
+    ("old Macintosh line ends", (HEADER + LINE).replace("\n", "\r"), "a", "accepted: as some spreadsheets write them"),
     ("empty lines", HEADER + "\n\n" + LINE + "\n", "a", "accepted: no row is lost"),
     ("a NUL character in a prompt", HEADER + LINE.replace("a", "a\0", 1), "a\0", "kept; shown as [U+0000]"),
     ("a formula as a prompt", HEADER + LINE.replace("a", "=1+1", 1), "=1+1", "kept; quoted in the sheet for people"),

@@ -25,6 +25,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.base.errors import BadInput, short
+from stages.lib.base.files import read_text
 from stages.lib.base.model_files import FILES
 
 SHOT_POOL = 16  # example problems that prepare sets aside; fewshot.shots takes the first of them
@@ -265,16 +266,17 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def read_yaml(path: Path) -> Any:
     """The values of a YAML 1.2 file. Raises BadInput if it is missing, not UTF-8 or not YAML."""
+    if path.is_dir():
+        raise BadInput(f"{path}: a folder, not a file")
+    if not path.exists():
+        raise BadInput(f"{path}: no such file; run this from the root of the repository")
+    text = read_text(path)
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: a folder, not a file") from None
-    # not UTF-8, no date, a number of 5,000 digits, an unknown word for true, nested too deep
+        return YAML(typ="safe").load(text)
+    # no date, a number of 5,000 digits, an unknown word for true, nested too deep
     except (ValueError, LookupError, OverflowError, RecursionError, YAMLError) as error:
-        text = " ".join(str(error).split()).split(" To suppress this check")[0]
-        raise BadInput(f"{path}: not readable as YAML: {text[:300]}") from None
+        why = " ".join(str(error).split()).split(" To suppress this check")[0]
+        raise BadInput(f"{path}: not readable as YAML: {why[:300]}") from None
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
@@ -299,7 +301,8 @@ def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] |
         return Params.model_validate(values)
     except ValidationError as error:
         problems = [describe(problem, where, lines or {}) for problem in error.errors()]
-    raise BadInput("\n       ".join([*problems, "mend it in params.yaml, or in the -S override that set it"]))
+    place = where if Path(where).name == "params.yaml" else f"{where}, or in params.yaml,"  # over which it is laid
+    raise BadInput("\n       ".join([*problems, f"mend it in {place} or in the -S override that set it"]))
 
 
 def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
@@ -331,5 +334,5 @@ def _lines(path: Path) -> dict[tuple[str, ...], int]:
                 lines[(*prefix, str(key))] = node.lc.key(key)[0] + 1
                 walk(value, (*prefix, str(key)))
 
-    walk(YAML().load(path.read_text(encoding="utf-8")), ())
+    walk(YAML().load(read_text(path)), ())
     return lines

@@ -95,7 +95,7 @@ def load_problems(data: Data, split: str) -> list[Problem]:
         placed = list(iter_jsonl(path))
     rows = [check_row(Gsm8kRow, value, place) for place, value in placed]
     if not rows:
-        raise BadInput(f"{split}: no rows")
+        raise BadInput(f"{GSM8K if data.source == 'hub' else getattr(data.files, split)}: no rows")
     return [
         Problem(
             id=f"{split}-{n:05d}",
@@ -157,7 +157,11 @@ def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, A
     try:
         missing = [column for column in model.model_fields if column not in (reader.fieldnames or [])]
         if missing:
-            raise BadInput(f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}")
+            wanted = ", ".join(model.model_fields)
+            raise BadInput(
+                f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}, expected {wanted} and "
+                "commas between them"
+            )
         if len(set(reader.fieldnames)) < len(reader.fieldnames):
             raise BadInput(f"{path}:1: a column stands there twice; found {reader.fieldnames!r:.200}")
         for row in reader:
@@ -203,19 +207,23 @@ def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
 
 
 def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset, disable_progress_bars, logging
     from datasets.exceptions import DatasetsError
 
     disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # of an error, which becomes the message
     files = [str(file) for file in data_files(GSM8K, revision, "main/*.parquet") if file.name.startswith(f"{split}-")]
     if not files:
-        raise BadInput(f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet")
+        raise BadInput(
+            f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet; name another commit in data.gsm8k_revision"
+        )
     try:
         with TemporaryDirectory() as unused:  # where it would keep the rows a second time
             rows = Dataset.from_parquet(files, columns=["question", "answer"], cache_dir=unused).to_list()
     except (OSError, ValueError, LookupError, DatasetsError) as error:
         raise BadInput(
-            f"{files[0]}: not readable as GSM8K's parquet: {str(error)[:200]}; remove it, and it is downloaded again"
+            f"{files[0]}: not readable as GSM8K's parquet: {str(error)[:200]}; remove the folder "
+            f"{Path(files[0]).parents[3]}, and it is downloaded again"
         ) from None
     return rows
 

@@ -19,7 +19,9 @@ def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, se
     order. Raises BadInput if there are too few.
     """
     if len(problems) <= shots:
-        raise BadInput(f"train: {len(problems)} rows are too few: {shots} of them are set aside as example problems")
+        raise BadInput(
+            f"train: {len(problems)} rows are too few: {shots} are set aside as example problems; give more than those"
+        )
     shortest = sorted(problems, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3 + shots]
     examples = random.Random(seed).sample(shortest, shots)
     third, _, part = str(rows).partition("/")
