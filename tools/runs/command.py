@@ -153,7 +153,9 @@ def results(study: Study, profile: str) -> None:
 
     kept = kept_results(study, profile)
     if not kept:
-        raise BadInput(f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all` first")
+        raise BadInput(
+            f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all --profile {profile}` first"
+        )
     print(results_table(kept))
     picture = RESULTS / profile / "plane.png"
     charts.save_png(charts.runs_plane(points(kept), study.baselines), picture)

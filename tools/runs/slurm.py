@@ -245,7 +245,7 @@ def _read_progress(work: Path) -> str:
 
 def _last_words(log: Path) -> str:
     """What a log says last of what went wrong: a stage's message, else what stands around it, else its last line."""
-    text = read_text(log) if log.is_file() else ""
+    text = log.read_bytes().decode(errors="replace") if log.is_file() else ""  # a kill may end it anywhere
     last_try = text.rpartition(TRIED)[2].rpartition(QUEUED)[2]
     lines = [line.strip() for line in last_try.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error:", "slurmstepd: error:"))]
