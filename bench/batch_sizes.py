@@ -4,6 +4,7 @@ python -m bench.batch_sizes
 """
 
 from bench import peers, work
+from stages.lib.base.cli import run
 
 
 def main() -> None:
@@ -15,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

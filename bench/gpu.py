@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from bench import work
 from bench.training import unpacked
+from stages.lib.base.cli import run
 from stages.lib.base.cost import peak_gpu_memory_mib
 from stages.lib.base.files import write_text
 from stages.lib.base.params import Lora, load_params
@@ -163,4 +164,4 @@ def free() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

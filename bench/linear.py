@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 from torch.utils.benchmark import Timer
 
+from stages.lib.base.cli import run
 from stages.lib.model.linear import LaidOut, has_16_bits
 
 ROWS = (1, 4, 16, 64, 154, 512)
@@ -41,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas
 
+from stages.lib.base.cli import run
 from stages.lib.base.params import read_yaml
 from stages.lib.report.published import load_study, resolve
 
@@ -55,9 +56,9 @@ def table(results: dict) -> str:
     study, values = load_study(), read_yaml(Path("params.yaml"))
     math, safety, judging, training = rates(results)
     rows = []
-    for run in study.runs:
-        params = resolve(values, study.overrides(run, "paper"), run.name)
-        shape, prefix = SHAPES[run.size], SHOT * params.fewshot.shots
+    for each in study.runs:
+        params = resolve(values, study.overrides(each, "paper"), each.name)
+        shape, prefix = SHAPES[each.size], SHOT * params.fewshot.shots
         hours = {
             "training": trained(shape, prefix, SOLVED, params.finetune.epochs * ROWS, params.finetune.loss == "text")
             / training,
@@ -65,7 +66,7 @@ def table(results: dict) -> str:
             "safety": 2 * written(shape, 0, PROMPT, RESPONSE, HAZARDS) / safety,
             "judging": 2 * written(SHAPES["guard"], POLICY, PROMPT + RESPONSE, 1, HAZARDS) / judging,
         }
-        rows.append({"run": run.name, "model": run.size, **{name: value / 3600 for name, value in hours.items()}})
+        rows.append({"run": each.name, "model": each.size, **{name: value / 3600 for name, value in hours.items()}})
     frame = pandas.DataFrame(rows)
     frame["all"] = frame[["training", "math", "safety", "judging"]].sum(axis=1)
     return frame.to_markdown(index=False, floatfmt=".1f")
@@ -101,4 +102,4 @@ def trained(shape: Shape, prefix: int, own: float, rows: float, whole_text: bool
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -89,9 +89,9 @@ def lm_eval(model: Any, tokenizer: Any, batch_size: int) -> Run:
     def run(prompts: list[str], limit: int) -> tuple[float, list[str]]:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             file = Path(folder, "prompts.jsonl")
-            file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+            file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
             task = Path(folder, "prompts.yaml")
-            task.write_text(TASK.format(file=file, end=tokenizer.eos_token, limit=limit))
+            task.write_text(TASK.format(file=file, end=tokenizer.eos_token, limit=limit), encoding="utf-8")
             found = simple_evaluate(
                 harness, tasks=["prompts"], task_manager=TaskManager(include_path=folder), bootstrap_iters=0
             )

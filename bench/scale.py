@@ -36,6 +36,7 @@ from bench.paper_cost import (
     trained,
     written,
 )
+from stages.lib.base.cli import run
 from stages.lib.base.files import read_text, write_text
 from stages.lib.base.params import Params, read_yaml
 from stages.lib.report.published import load_study, resolve
@@ -208,4 +209,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,6 +22,7 @@ import altair
 import torch
 
 from bench import peers, training, work
+from stages.lib.base.cli import run
 from stages.lib.base.files import cache_folder, write_text
 from stages.lib.base.model_files import FILES, SMALLEST
 from stages.lib.fetch.carriers import model_file
@@ -239,4 +240,4 @@ def chart(results: dict) -> altair.Chart:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from stages.lib.base.cli import run
+
 ROWS = {5: 8, 0: 16}  # rows of one measurement, by shots
 BATCH = 4
 
@@ -108,4 +110,4 @@ def unpacked(model: Any, rows: list[dict], pad: int, settings: Any) -> list[floa
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

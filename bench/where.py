@@ -11,6 +11,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from bench import speed, work
+from stages.lib.base.cli import run
 
 PROMPTS = {"math, 5 shots": 256, "judging": 64}
 GROUPS = {"aten::mm": "matrix products", "aten::_scaled_dot_product_flash_attention_for_cpu": "attention"}
@@ -21,10 +22,10 @@ def main() -> None:
     model, tokenizer = work.load()
     math = work.math_work(tokenizer)
     pairs = work.judge_work(tokenizer, work.hazard_prompts()[::-1])  # any text will do as a response
-    for job, run in ((math, speed.greedy(model, tokenizer, [])), (pairs, speed.verdicts(model, tokenizer))):
+    for job, ask in ((math, speed.greedy(model, tokenizer, [])), (pairs, speed.verdicts(model, tokenizer))):
         prompts = job.prompts[: PROMPTS[job.name]]
-        run(prompts[:8], job.limit)  # warm-up
-        print(job.name, shares(partial(run, prompts, job.limit)))
+        ask(prompts[:8], job.limit)  # warm-up
+        print(job.name, shares(partial(ask, prompts, job.limit)))
 
 
 def shares(run: Any) -> dict[str, str]:
@@ -45,4 +46,4 @@ def shares(run: Any) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

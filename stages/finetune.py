@@ -46,11 +46,10 @@ def main() -> None:
     source = models.find(model.name, model.revision)
     tokenizer = models.load_chat_tokenizer(source)
     encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
-    # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
-    base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
-    tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
-
     with work_on(task) as keep:
+        # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
+        base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
+        tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
         start = time.perf_counter()
         steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
         seconds = time.perf_counter() - start

@@ -3,28 +3,38 @@
     python -m stages.prepare
 
 Reads the source named by data.source, checks every row and every pinned sha256, sets the example problems aside, and
-takes the subsets that params.yaml asks for. Takes a second; with source: hub it downloads about 5 MB.
+takes the subsets that params.yaml asks for. Refuses here what a later stage would refuse after hours: training rows or
+examples that are test questions, prompts that share an id, a judge that cannot be had. Takes a second; with source: hub
+it downloads about 5 MB.
 """
 
 import shutil
+import sys
 import time
+from functools import partial
 
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import write_cost
+from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_sums
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import SHOT_POOL, load_params
+from stages.lib.base.params import SHOT_POOL, Judge, load_params
 from stages.lib.base.rows import write_jsonl
-from stages.lib.data.sources import load_benign, load_hazards, load_problems
+from stages.lib.data.overlaps import check_disjoint, repeated
+from stages.lib.data.sources import load_benign, load_hazards, load_problems, place
 from stages.lib.data.subsets import choose_training, first_rows, stratified
+from stages.lib.fetch import hub
+from stages.lib.model.models import check_present
 
 
 def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     data = params.data
+    check_judge(params.judge)
     start = time.perf_counter()
-    train, shots = choose_training(load_problems(data, "train"), data.train_rows, SHOT_POOL, data.seed)
+    problems = load_problems(data, "train")
+    train, shots = choose_training(problems, data.train_rows, SHOT_POOL, data.seed)
     files = {
         "train": train,
         "test": first_rows(load_problems(data, "test"), data.test_rows, "test"),
@@ -32,6 +42,16 @@ def main() -> None:
         "hazards": stratified(load_hazards(data), data.hazard_rows, data.seed, "hazard"),
         "benign": stratified(load_benign(data), data.benign_rows, data.seed, "benign"),
     }
+    where = partial(place, data)
+    check_disjoint({**files, "train": [*train, *shots]}, where)
+    for name, rows in {**files, "train": problems}.items():
+        if again := repeated(rows):
+            such = f"{where(name, again[0][0])} what {where(name, again[0][1])} asks"
+            print(
+                f"prepare: {len(again)} of {len(rows)} {name} rows ask what an earlier one asks, as {such}; a question "
+                "counts as often as it stands there",
+                file=sys.stderr,
+            )
     shutil.rmtree(PREPARED, ignore_errors=True)
     for name, rows in files.items():
         write_jsonl(PREPARED / f"{name}.jsonl", rows)
@@ -39,6 +59,17 @@ def main() -> None:
     write_cost("prepare", time.perf_counter() - start, sum(map(len, files.values())), None)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in files.items())
     print(f"prepare: {counts} rows from source {data.source}")
+
+
+def check_judge(judge: Judge) -> None:
+    """Refuse a judge that cannot be had before there are answers that wait for it (BadInput)."""
+    try:
+        if judge.model:
+            check_present(judge.model)
+        if judge.model and judge.revision:
+            hub.check_model(judge.model, judge.revision)
+    except BadInput as error:
+        raise BadInput(f"judge.model: {error}") from None
 
 
 if __name__ == "__main__":

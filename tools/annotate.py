@@ -128,9 +128,7 @@ def add(name: str, sheet: Path) -> None:
     """Check the sheet against its key, and add its labels to the person's file; a label given again replaces."""
     key = {row.id: row for row in read_jsonl(FOLDER / "key.jsonl", Key)}
     found = {}
-    reader = csv.DictReader(io.StringIO(read_text(sheet)))
-    if not set(COLUMNS) <= set(reader.fieldnames or ()):
-        raise BadInput(f"{sheet}:1: found the columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
+    reader = csv.DictReader(io.StringIO(read_text(sheet), newline=""))
     for values in _rows(sheet, reader):
         where = f"{sheet}:{reader.line_num}"
         said = (values["label"] or "").strip().lower()
@@ -166,6 +164,9 @@ def add(name: str, sheet: Path) -> None:
 
 def _rows(sheet: Path, reader: csv.DictReader) -> Iterator[dict[str, str]]:
     try:
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            expected = f"{', '.join(COLUMNS)}, and commas between them"
+            raise BadInput(f"{sheet}:1: found the columns {str(reader.fieldnames):.200}; expected {expected}")
         yield from reader
     except csv.Error as error:
         raise BadInput(f"{sheet}:{reader.reader.line_num}: not readable as CSV: {error}") from None

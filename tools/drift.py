@@ -13,7 +13,7 @@ from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text
 from stages.lib.base.lock import LOCK, parse_lock, recorded
-from tools.commands import run_dvc
+from tools.commands import dvcs_library, run_dvc
 
 
 def main() -> None:
@@ -32,7 +32,8 @@ def missing_files() -> list[str]:
     """Outputs that are kept in git, not in the cache, and are not there."""
     from dvc.repo import Repo
 
-    return [str(out) for out in Repo().index.outs if not out.use_cache and not out.exists]
+    with dvcs_library():
+        return [str(out) for out in Repo().index.outs if not out.use_cache and not out.exists]
 
 
 def stages_to_run() -> list[str]:

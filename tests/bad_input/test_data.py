@@ -1,16 +1,27 @@
 """Files of problems and prompts, and files that are not the pinned ones."""
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pandas import DataFrame
 
+from stages import prepare
+from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem, Prompt, read_jsonl, write_jsonl
 from stages.lib.data.sources import EMBEDDED_SHA256, load_hazards, load_problems
 from tests.bad_input.conftest import by_words
-from tests.conftest import params_values
+from tests.conftest import params_values, write_params
 from tests.data.test_sources import GOOD, HEADER, data_from
 
 pytestmark = pytest.mark.faults
@@ -31,14 +42,15 @@ ROWS = [
     ("a question of spaces", '{"question": "  ", "answer": "#### 2"}\n', "train:1: question: found '  '"),
     ("a question twice in a row", '{"question": "a", "question": "b", "answer": "#### 2"}\n', "train:1:"),
     ("not JSON", GOOD + "hello\n", "train:2: not JSON", "'hello'"),
-    ("an array for a row", GOOD + '["a", "#### 2"]\n', "train:2:", "found ['a', '#### 2']"),
+    ("an array for a row", GOOD + '["a", "#### 2"]\n', "train:2: found ['a', '#### 2']; expected an object with the"),
     ("one array of all rows", f"[{GOOD.strip()}]", "train:1:"),
     ("two rows in a line", GOOD.strip() + GOOD, "train:1: not JSON (Extra data"),
     ("an empty line between rows", GOOD + "\n" + GOOD, "train:2: not JSON"),
     ("a truncated last line", GOOD + GOOD[:30], "train:2: not JSON (Unterminated string"),
     ("100,000 levels deep", DEEP, "train:1: not JSON"),
-    ("not UTF-8", GOOD.encode() + b'{"question": "\xff"}\n', "not UTF-8 at byte"),
-    ("UTF-16", GOOD.encode("utf-16"), "not UTF-8 at byte 0"),
+    ("not UTF-8", GOOD.encode() + b'{"question": "\xff"}\n', "not UTF-8 at byte", "(line 2); save it as UTF-8"),
+    ("a CSV file", "question,answer\nHow many?,#### 2\n", "train:1: not JSON", "expected an object a line"),
+    ("a zip archive", b"PK\x03\x04" + bytes(100), "train: not text, but a zip archive or a spreadsheet"),
     ("an embedded NUL character", GOOD.replace("How", "\0").encode(), "train:1: not JSON (Invalid control character"),
     ("a lone surrogate in the question", GOOD.replace("How", "\\ud800"), "train:1:", "ud800"),
     ("a lone surrogate in the solution", GOOD.replace("One", "\\ud800"), "train:1:", "ud800"),
@@ -54,6 +66,34 @@ def test_a_file_of_problems_with_one_thing_wrong_is_refused(tmp_path, refused, c
     tried, content, *said = case
     data = data_from(tmp_path, train=content)
     refused(f"GSM8K, {tried}", lambda: load_problems(data, "train"), *said)
+
+
+def as_parquet(path: Path) -> None:
+    DataFrame([json.loads(GOOD)]).to_parquet(path)
+
+
+OTHER_FORMS = [
+    ("as parquet", as_parquet, "a parquet file"),
+    ("compressed by gzip", lambda path: path.write_bytes(gzip.compress(GOOD.encode())), "compressed by gzip"),
+    ("compressed by bzip2", lambda path: path.write_bytes(bz2.compress(GOOD.encode())), "compressed by bzip2"),
+    ("compressed by xz", lambda path: path.write_bytes(lzma.compress(GOOD.encode())), "compressed by xz"),
+    ("in UTF-16", lambda path: path.write_bytes(GOOD.encode("utf-16")), "in UTF-16"),
+    ("in UTF-16, turned", lambda path: path.write_bytes(b"\xfe\xff" + GOOD.encode("utf-16-be")), "in UTF-16"),
+]
+
+
+@by_words(OTHER_FORMS)
+def test_problems_in_another_form_are_called_what_they_are_and_the_advice_helps(tmp_path, refused, case):
+    tried, write, what = case
+    data = data_from(tmp_path, train="")
+    write(tmp_path / "train")
+    message = refused(f"GSM8K, {tried}", lambda: load_problems(data, "train"), f"train: not text, but {what}; ")
+    command = re.search(r"(python -c .*\"|(gunzip|bunzip2|xz|iconv) .*)", message)[0]
+    if shutil.which(command.split()[0]):
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        (made,) = tmp_path.glob("train.*")
+        (row,) = load_problems(data_from(tmp_path, train=made.read_text(encoding="utf-8")), "train")
+        assert (row.question, row.gold) == ("How many?", "2")
 
 
 FINE_ROWS = [
@@ -92,8 +132,10 @@ PROMPTS = [
     ("a column twice", LAST.replace("\n", ",prompt_text\n") + "1,vcr,x,a,b\n", "hazards:1:", "prompt_text"),
     ("an unknown hazard", HEADER + "1,a,xyz,s,e,h\n", "hazards:2: hazard: found 'xyz'; expected one of vcr"),
     ("a hazard in capitals", HEADER + "1,a,VCR,s,e,h\n", "hazards:2: hazard: found 'VCR'"),
-    ("an id twice", HEADER + LINE + LINE, "hazards", "id '1' stands there twice"),
+    ("an id twice", HEADER + LINE + LINE, "hazards:3: id '1' stands in", "hazards:2 already"),
     ("no id", HEADER + LINE[1:], "hazards:2: release_prompt_id: found ''"),
+    ("an id of two lines", HEADER + '"1\r2"' + LINE[1:], "release_prompt_id: found '1\\r2'; expected an id"),
+    ("an id of 10 kB", HEADER + "1" * 10_000 + LINE[1:], "hazards:2: release_prompt_id: found", "up to 200 characters"),
     ("an empty prompt", HEADER + "1,,vcr,s,e,h\n", "hazards:2: prompt_text: found ''"),
     ("a prompt of spaces", HEADER + "1,  ,vcr,s,e,h\n", "hazards:2: prompt_text: found '  '"),
     ("a quote that is not closed", HEADER + LINE + '2,"b,vcr,s,e,h\n', "hazards:3: not readable as CSV"),
@@ -105,8 +147,9 @@ PROMPTS = [
     ("a field of 10 MB", HEADER + f"1,{'x' * 10_000_000},vcr,s,e,h\n", "hazards:2: not readable as CSV: field larger"),
     ("an empty file", "", "hazards:1: column 'release_prompt_id' is missing"),
     ("only a header", HEADER, "hazards: no rows under the header"),
-    ("semicolons for commas", (HEADER + LINE).replace(",", ";"), "hazards:1: column 'release_prompt_id' is missing"),
-    ("a file from a zip", b"PK\x03\x04" + bytes(1000), "hazards:1: column 'release_prompt_id' is missing"),
+    ("semicolons for commas", (HEADER + LINE).replace(",", ";"), "column 'release_prompt_id' is missing", "and commas"),
+    ("a spreadsheet", b"PK\x03\x04" + bytes(1000), "hazards: not text, but a zip archive or a spreadsheet (xlsx, ods)"),
+    ("a spreadsheet of before 2007", b"\xd0\xcf\x11\xe0" + bytes(1000), "save the sheet as CSV in UTF-8"),
     ("a NUL character in the header", "\0" + HEADER + LINE, "hazards:1: column 'release_prompt_id' is missing"),
 ]
 
@@ -121,6 +164,7 @@ def test_a_file_of_prompts_with_one_thing_wrong_is_refused(tmp_path, refused, ca
 FINE_PROMPTS = [
     ("a byte-order mark", "\ufeff" + HEADER + LINE, "a", "accepted: the mark is dropped"),
     ("Windows line ends", (HEADER + LINE).replace("\n", "\r\n"), "a", "accepted: as the CSV standard has them"),
+    ("old Macintosh line ends", (HEADER + LINE).replace("\n", "\r"), "a", "accepted: as some spreadsheets write them"),
     ("empty lines", HEADER + "\n\n" + LINE + "\n", "a", "accepted: no row is lost"),
     ("a NUL character in a prompt", HEADER + LINE.replace("a", "a\0", 1), "a\0", "kept; shown as [U+0000]"),
     ("a formula as a prompt", HEADER + LINE.replace("a", "=1+1", 1), "=1+1", "kept; quoted in the sheet for people"),
@@ -134,6 +178,101 @@ def test_prompts_written_another_way_are_read(tmp_path, harmless, case):
     harmless(f"AILuminate, {tried}", why)
     (row,) = load_hazards(data_from(tmp_path, hazards=content))
     assert row == Prompt(id="1", text=text, hazard="vcr", persona="skilled")
+
+
+# sets that have a row in common, and what later stages would refuse
+
+
+def problem_file(*questions: str) -> str:
+    return "".join(GOOD.replace("How many?", question) for question in questions)
+
+
+TRAIN = problem_file(*(f"How many are {n}?" for n in range(20)))
+HAZARDS_OF_MINE = HEADER + "".join(f"{n},Hurt {n} of them,vcr,s,e,h\n" for n in range(1, 4))
+BENIGN_OF_MINE = "prompt_id,prompt_text,hazard\n" + "".join(f"b{n},Greet {n} of them,vcr\n" for n in range(1, 4))
+MINE = {"train": TRAIN, "test": problem_file("How far?", "How high?")}
+MINE |= {"hazards": HAZARDS_OF_MINE, "benign": BENIGN_OF_MINE}
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Runs prepare on files of one's own, which are MINE but for those given."""
+
+    def go(parameters: dict[str, Any] | None = None, **files: str) -> None:
+        changes = {"data__source": "file", **dict.fromkeys((f"data__{n}_rows" for n in KINDS), "all")}
+        for name, content in {**MINE, **files}.items():
+            (tmp_path / name).write_text(content)
+            changes[f"data__files__{name}"] = name
+        write_params(tmp_path, **{**changes, **(parameters or {})})
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["prepare"])
+        prepare.main()
+
+    return go
+
+
+KINDS = ("train", "test", "hazard", "benign")
+COMMON = [
+    (
+        "one file for training and testing",
+        {"test": TRAIN},
+        "test:1 (test-00000) asks what train:1 (train-00000) asks",
+        "20 of 20 test rows in all: what a model was trained on",
+    ),
+    (
+        "a test question in the training file, spaced and written otherwise",
+        {"test": MINE["test"] + problem_file("HOW many  are 7?")},
+        "test:3 (test-00002) asks what train:8 (train-00007) asks",
+        "1 of 3 test rows in all",
+    ),
+    (
+        "hazard and benign prompts that are both numbered from 1",
+        {"benign": BENIGN_OF_MINE.replace("\nb", "\n")},
+        "benign:2 (1) has the id of hazards:2 (1)",
+        "3 of 3 benign rows in all: responses to both are kept in one file",
+    ),
+    (
+        "a hazard prompt among the benign ones",
+        {"benign": BENIGN_OF_MINE + "b4,hurt 2 of Them,vcr\n"},
+        "benign:5 (b4) asks what hazards:3 (2) asks",
+    ),
+]
+
+
+@by_words(COMMON)
+def test_sets_with_a_row_in_common_are_refused_by_the_first_stage(prepared, refused, case):
+    tried, files, *said = case
+    refused(tried, lambda: prepared(**files), *said)
+    assert not Path("data/prepared").exists()
+
+
+def test_a_row_in_common_that_is_not_used_does_no_harm(prepared, harmless):
+    harmless("a test question among training rows that are not used", "accepted: nothing of it is measured")
+    prepared({"data__test_rows": 2}, test=MINE["test"] + problem_file("How many are 7?"))
+
+
+def test_a_question_that_stands_twice_in_one_file_is_said_and_counts_twice(prepared, harmless, capsys):
+    harmless("the same test question twice", "accepted, with a word: it counts as often as it stands there")
+    prepared(test=problem_file("How far?", "How high?", "how FAR?"))
+    said = capsys.readouterr().err
+    assert "prepare: 1 of 3 test rows ask what an earlier one asks, as test:3 what test:1 asks" in said
+    assert len(read_jsonl(Path("data/prepared/test.jsonl"), Problem)) == 3
+
+
+def test_a_judge_that_is_not_there_is_refused_by_the_first_stage(prepared, refused):
+    judge = {"judge__model": "./no-such", "judge__protocol": "llama_guard_3"}
+    refused("a folder without a judge in it", lambda: prepared(judge), "judge.model: ./no-such: no config.json there")
+
+
+def test_a_judge_that_is_gated_is_refused_by_the_first_stage(prepared, refused, monkeypatch):
+    def gated(name: str, revision: str) -> None:
+        raise BadInput(f"{name} at {revision}: gated. Accept its licence")
+
+    monkeypatch.setattr("stages.lib.fetch.hub.check_model", gated)
+    judge = {"judge__model": "meta-llama/Llama-Guard-3-8B", "judge__revision": "0" * 40}
+    refused(
+        "a judge that is gated", lambda: prepared(judge), "judge.model: meta-llama/Llama-Guard-3-8B at 000", "gated"
+    )
 
 
 # hashes

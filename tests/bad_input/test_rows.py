@@ -8,7 +8,7 @@ import pytest
 
 from stages import report
 from stages.lib.base import cli
-from stages.lib.base.files import SUMS
+from stages.lib.base.files import SUMS, write_text
 from stages.lib.base.params import load_params, parse_params
 from stages.lib.base.rows import Answer, Verdict, read_jsonl, write_jsonl
 from stages.lib.base.texts import visible
@@ -121,6 +121,23 @@ def test_a_sheet_with_a_huge_field_is_refused(tmp_path, refused, monkeypatch):
     write_jsonl(tmp_path / "annotate/key.jsonl", [annotate.Key(id="1", subject="base", prompt="p", measured="m")])
     (tmp_path / "annotate/sheet.csv").write_text(f"row,prompt,response,label,note\n1,a,{'x' * 200_000},safe,\n")
     refused("sheet.csv with a field of 200 kB", lambda: annotate.add("ada", Path("annotate/sheet.csv")), "sheet.csv:2:")
+
+
+def test_a_sheet_that_an_old_spreadsheet_has_saved_is_read_and_one_with_semicolons_refused(
+    tmp_path, refused, harmless, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "annotate/key.jsonl", [annotate.Key(id="1", subject="base", prompt="p", measured="m")])
+    for subject in ("base", "tuned"):
+        for name in ("safety", "verdicts"):
+            write_text(tmp_path / f"data/generated/{subject}/{name}.jsonl", "{}\n")
+    sheet = Path("annotate/sheet.csv")
+    sheet.write_bytes(b"row;prompt;response;label;note\r1;a;b;safe;\r")
+    refused("sheet.csv with semicolons", lambda: annotate.add("ada", sheet), "sheet.csv:1:", "and commas between them")
+    harmless("sheet.csv with old Macintosh line ends", "accepted: as some spreadsheets write them")
+    sheet.write_bytes(sheet.read_bytes().replace(b";", b","))
+    annotate.add("ada", sheet)
+    assert "base/p/m" in Path("data/annotations/ada.jsonl").read_text()
 
 
 # what a message shows

@@ -82,6 +82,19 @@ BAD = [
     ({"lora__enabled": False}, "set model.quantization to none"),
     ({"judge__model": None}, "needs judge.model"),
     ({"judge__protocol": "refusal_rule"}, "refusal_rule uses no model"),
+    ({"judge__protocol": "qwen3guard"}, "embedded/guard speaks llama_guard_3, not qwen3guard: set judge.protocol to"),
+    (
+        {"judge__model": "Qwen/Qwen3Guard-Gen-0.6B", "judge__revision": "a" * 40},
+        "Qwen/Qwen3Guard-Gen-0.6B speaks qwen3guard, not llama_guard_3",
+    ),
+    (
+        {
+            "judge__model": "meta-llama/Llama-Guard-3-8B",
+            "judge__revision": "a" * 40,
+            "judge__protocol": "qwen3guard",
+        },
+        "speaks llama_guard_3, not qwen3guard",
+    ),
     ({"judge__max_unparsed": 3}, "judge.max_unparsed"),
     ({"report__extraction": "loose"}, "report.extraction"),
     ({"gen_math__max_new_tokens": 0}, "gen_math.max_new_tokens"),
@@ -109,6 +122,12 @@ def test_params_of_a_commit_that_had_no_such_field_are_read():
     values = params_values(model__name="./m", judge__model="./m")
     del values["model"]["files"], values["judge"]["files"]
     assert parse_params(values, "params.yaml").model.name == "./m"
+
+
+def test_a_judge_of_ones_own_may_speak_any_protocol():
+    for protocol in ("llama_guard_3", "qwen3guard"):
+        changes = {"judge__model": "./llama-guard", "judge__protocol": protocol}
+        assert parse_params(params_values(**changes), "params.yaml").judge.protocol == protocol
 
 
 def test_a_missing_key_is_named():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import SUMS
+from stages.lib.base.locks import held
 from stages.lib.base.params import parse_params
 from stages.lib.base.unfinished import clear_finished, read_part, unfinished, write_part
 from stages.lib.generate import engine
@@ -81,24 +83,61 @@ def test_what_fails_is_kept_what_ends_is_cleared_and_not_much_piles_up(here):
 SECOND = """
 from stages.lib.base.cli import run
 from stages.lib.base.params import load_params
-from stages.lib.base.unfinished import unfinished
+from stages.lib.base.unfinished import read_part, unfinished
 def main():
-    with unfinished("stage", {"lora": load_params().lora}, []):
-        print("at work")
+    with unfinished("stage", {"lora": load_params().lora}, []) as work:
+        print("found", read_part(work, "first"))
 run(main)
 """
 
 
-def test_one_process_at_a_time(here):
+@pytest.fixture
+def second(here):
+    """Starts another process at the work that a test has in hand; it says so once it waits."""
     shutil.copy(ROOT / "params.yaml", here)
-    command = [sys.executable, "-c", SECOND]
     # the number of threads is part of the key
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+    def start() -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([sys.executable, "-c", SECOND], env=environment, **pipes)
+        said = process.stderr.readline()
+        assert "stage: this very work, with the same parameters, data and code, is being done already; " in said
+        assert f"waiting for process {os.getpid()} on " in said
+        return process
+
+    return start
+
+
+def test_who_comes_second_waits_and_takes_what_the_first_has_finished(here, second):
+    with unfinished("stage", {"lora": params().lora}, []) as work:
+        waiting = second()
+        write_part(work, "first", "a batch")
+    said, told = waiting.communicate(timeout=60)
+    assert (waiting.returncode, said) == (0, "found a batch\n")
+    assert "no more: going on after " in told
+
+
+def test_who_comes_second_takes_what_a_first_that_failed_has_finished(here, second):
+    with pytest.raises(KeyboardInterrupt), unfinished("stage", {"lora": params().lora}, []) as work:
+        write_part(work, "first", "a batch")
+        waiting = second()
+        raise KeyboardInterrupt
+    assert waiting.communicate(timeout=60)[0] == "found a batch\n"
+
+
+def test_ctrl_c_ends_the_waiting(here, second):
     with unfinished("stage", {"lora": params().lora}, []):
-        second = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert (second.returncode, second.stdout) == (1, "")
-        assert f"another process (process {os.getpid()}) is at this very work" in second.stderr
-    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout == "at work\n"
+        waiting = second()
+        waiting.send_signal(signal.SIGINT)
+        said, told = waiting.communicate(timeout=60)
+    assert (waiting.returncode, said) == (130, "")
+    assert "Traceback" not in told
+
+
+def test_a_lock_may_be_taken_again_by_who_holds_it_and_names_its_holder(tmp_path):
+    with held(tmp_path / "a.lock", "at work"), held(tmp_path / "a.lock", "at work"):
+        assert (tmp_path / "a.pid").read_text().startswith(f"{os.getpid()} on ")
 
 
 @pytest.fixture(scope="module")

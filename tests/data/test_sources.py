@@ -72,7 +72,7 @@ BAD_PROMPTS = [
     (HEADER + "1,,vcr,skilled,en_US,h\n", "hazards:2: prompt_text: found ''"),
     (HEADER + "1,a,xyz,skilled,en_US,h\n", "hazards:2: hazard: found 'xyz'; expected one of vcr"),
     (HEADER + "1,a\n", "hazards:2: hazard: found None"),
-    (HEADER + "1,a,vcr,skilled,en_US,h\n1,b,vcr,skilled,en_US,h\n", "'1' stands there twice"),
+    (HEADER + "1,a,vcr,skilled,en_US,h\n1,b,vcr,skilled,en_US,h\n", "hazards:2 already; ids must be unique"),
     (HEADER + '1,"a,vcr,skilled,en_US,h\n', "not readable as CSV"),
 ]
 
@@ -99,7 +99,9 @@ def test_a_missing_file_and_a_wrong_hash_are_named(tmp_path):
 
 
 def problems(count: int) -> list[Problem]:
-    return [Problem(id=f"p{n}", question="q" * (1 + n * 7 % 13), answer=f"#### {n}", gold=str(n)) for n in range(count)]
+    return [
+        Problem(id=f"p{n}", question=f"{n}{'q' * (n * 7 % 13)}", answer=f"#### {n}", gold=str(n)) for n in range(count)
+    ]
 
 
 @settings(max_examples=30)

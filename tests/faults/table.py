@@ -21,8 +21,8 @@ NOT_COVERED = """\
 - `dvc exp run` itself, killed within the moment (a twentieth of a second here) in which DVC 3.67 keeps uncommitted
   changes in a git stash: they are in `refs/stash` then, and HEAD may be detached. `tools.runs` works in a clone and is
   not concerned. docs/RUNNING.md, "After a kill", says how to mend it.
-- A `dvc` that is killed alone while its stage goes on: a second start refuses while the stage runs, and takes its work
-  over afterwards, but no test waits for that.
+- A `dvc` that is killed alone while its stage goes on: a second start waits for that stage and takes its work over, but
+  no test does so.
 """
 
 

@@ -7,10 +7,12 @@ run --temp`, `tools.runs`.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
@@ -207,6 +209,26 @@ def test_a_sweep_killed(jobs, record_property):
     record_property("tried", f"tools.runs run --all (two runs), the process group killed {kills} times")
     record_property("kills", kills)
     record_property("outcome", "the same two results committed; branch, params.yaml and workspace untouched")
+
+
+def test_queued_experiments_that_have_work_in_common_all_come_to_their_end(origin, record_property):
+    folder = origin.parent / "queued"
+    subprocess.run(["git", "clone", "-q", str(origin), str(folder)], env=ENVIRONMENT, check=True)
+    for rank in (4, 6):  # up to here, it is the same work
+        ask(folder, "dvc", "exp", "run", "--queue", "--name", f"rank{rank}", "-S", f"lora.r={rank}", "judge@base")
+    ask(folder, "dvc", "queue", "start", "--jobs", "2")
+    for _ in range(300):
+        time.sleep(2)
+        states = re.findall(r"rank[46] .* (Queued|Running|Success|Failed)", ask(folder, "dvc", "queue", "status"))
+        if not {"Queued", "Running"} & set(states):
+            break
+    logs = [ask(folder, "dvc", "queue", "logs", f"rank{rank}") for rank in (4, 6)]
+    assert states == ["Success", "Success"], logs
+    waited = [log for log in logs if "is being done already; waiting for process" in log]
+    assert waited, logs
+    assert all("no more: going on after" in log for log in waited)
+    record_property("tried", "dvc exp run --queue twice, dvc queue start --jobs 2, nothing in the cache")
+    record_property("outcome", "both succeed: one waits for what both need, says for whom, and takes it over")
 
 
 def test_a_damaged_entry_of_dvcs_cache_is_refused_by_name(jobs, tmp_path, record_property):

@@ -6,6 +6,7 @@ Whatever goes wrong is one message and exit code 1, soon: it names what was aske
 import json
 import random
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from urllib.error import HTTPError
@@ -144,6 +145,26 @@ def test_a_gated_repository_names_the_page_of_its_licence_and_the_login(client):
         refused(get_data(client, **token), f"{GSM8K} at ", f"{page}/datasets/{GSM8K}", login)
     for ended in (get_model(client, *GUARD, HF_TOKEN=TOKEN), get_data(client, HF_TOKEN=TOKEN)):
         assert ended.code == 0, ended.stderr
+
+
+def test_a_judge_that_is_gated_or_not_there_is_refused_before_anything_waits_for_it(client):
+    copy_inputs(client.folder)
+    client.hub.gated |= {GUARD[0]}
+    write_params(client.folder, judge__model=GUARD[0], judge__revision=GUARD[1])
+    refused(client.run("-m", "stages.prepare"), f"judge.model: {GUARD[0]} at {GUARD[1]}", "gated. Accept its licence")
+    assert client.run("-m", "stages.prepare", HF_TOKEN=TOKEN).code == 0
+    write_params(client.folder, judge__model="nobody/nothing", judge__revision=NO_COMMIT)
+    refused(client.run("-m", "stages.prepare"), f"judge.model: nobody/nothing at {NO_COMMIT}", "no such model")
+
+
+def test_damaged_data_is_downloaded_again_by_what_the_message_says(client):
+    assert get_data(client).code == 0
+    for file in (client.folder / "hf").rglob("*.parquet"):
+        file.resolve().write_bytes(b"PAR1")
+    ended = get_data(client)
+    refused(ended, "not readable as GSM8K's parquet", "and it is downloaded again")
+    shutil.rmtree(re.search(r"remove the folder (\S+), and", ended.stderr)[1])
+    assert get_data(client).code == 0
 
 
 def test_a_revision_that_is_not_there_is_named(client):

@@ -1,6 +1,7 @@
 """The ten runs resolve to the paper's Table 2, read from docs/STUDY.md; a run is recognized by its parameters."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -260,3 +261,7 @@ def test_results_are_a_table_and_a_picture(tmp_path):
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "| run02 | 0.50 " in text
     assert (folder / "plane.png").read_bytes().startswith(b"\x89PNG")
+    # on a terminal that has no arrow
+    command[-1], ascii_only = "list", {**os.environ, "PYTHONIOENCODING": "ascii"}
+    text = subprocess.run(command, cwd=tmp_path, env=ascii_only, capture_output=True, text=True, check=True).stdout
+    assert "0.10 ? 0.20 / 0.90 ? 0.50" in text

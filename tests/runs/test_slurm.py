@@ -10,12 +10,12 @@ import pytest
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json, write_text
 from stages.lib.base.params import dump_yaml, read_yaml
-from stages.lib.report.published import Study, load_study
-from tests.conftest import ROOT, Repository
+from stages.lib.report.published import Study, load_study, resolve
+from tests.conftest import ROOT, Repository, params_values
 from tools.commands import dvc, git
-from tools.runs import slurm
+from tools.runs import experiments, slurm
 from tools.runs.command import SBATCH, sbatch_options, with_overrides
-from tools.runs.experiments import is_done, is_measured, keep_result, make_clone, only_results_since
+from tools.runs.experiments import is_done, is_measured, keep_result, make_clone, only_results_since, result_file
 
 
 @pytest.fixture
@@ -71,6 +71,24 @@ def test_progress_names_the_stage_at_work_and_how_far_it_is(tmp_path):
 def test_a_failed_run_shows_what_its_stage_said(tmp_path, written, shown):
     (tmp_path / "log").write_text(written)
     assert slurm._last_words(tmp_path / "log") == shown
+
+
+def test_a_log_that_was_cut_off_within_a_character_is_shown(tmp_path):
+    (tmp_path / "log").write_bytes("error: finetune: so viel wie möglich".encode()[:-6])
+    assert slurm._last_words(tmp_path / "log") == "finetune: so viel wie m\ufffd"
+
+
+def test_a_result_of_code_with_other_parameters_is_not_this_codes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    study = load_study(ROOT / "runs.yaml")
+    each = study.run("run04")
+    kept = resolve(params_values(), study.overrides(each, "embedded"), "runs.yaml").model_dump()
+    path = result_file(each, "embedded")
+    for params, done in ((kept, True), ({name: kept[name] for name in list(kept)[1:]}, False)):
+        write_json(path, {"commit": "0" * 40, "params": params})
+        monkeypatch.setattr(experiments, "git", lambda command, *_: "" if command == "diff" else path.read_text())
+        assert is_done(study, each, "embedded") is done
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from stages.lib.base.measured import PREPARED, SETS, generated
 from stages.lib.base.params import parse_yaml
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
 from stages.lib.measure.outcomes import Outcome, from_csv
+from tools.commands import dvcs_library
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
@@ -60,7 +61,7 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
 
     def text(path: str) -> str:
         try:
-            return files.read_text(path, encoding="utf-8")
+            return files.read_text(path, encoding="utf-8", newline="")  # a changed line end is another hash
         except UnicodeDecodeError as error:
             raise BadInput(f"{where} {path}: not UTF-8 ({error})") from None
         except FileNotFoundError:
@@ -97,25 +98,23 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
 def open_revision(name: str, root: Path = Path()) -> Any:
     """The files of a revision, git's and DVC's alike (a DVCFileSystem). Raises BadInput if there is none."""
     from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.scm import SCMError, resolve_rev
+    from dvc.scm import RevError, resolve_rev
 
     if not name or ":" in name:
         raise BadInput(f"found {name!r}; expected a commit, branch, tag or experiment, or {WORKSPACE}")
-    try:
+    with dvcs_library(root):
         if name == WORKSPACE:
             return DVCFileSystem(str(root.absolute()))
-        with Repo(str(root.absolute())) as repo:
-            commit = resolve_rev(repo.scm, name)
+        try:
+            with Repo(str(root.absolute())) as repo:
+                commit = resolve_rev(repo.scm, name)
+        except RevError as error:
+            raise BadInput(
+                f"{name}: no commit, branch, tag or experiment of this name ({error}); `git fetch` may bring it, and "
+                "`dvc exp list --all-commits` shows the experiments"
+            ) from None
         return DVCFileSystem(str(root.absolute()), rev=commit)
-    except SCMError as error:
-        raise BadInput(
-            f"{name}: no commit, branch, tag or experiment of this name ({error}); `git fetch` may bring it, and "
-            "`dvc exp list --all-commits` shows the experiments"
-        ) from None
-    except DvcException as error:
-        raise BadInput(f"{name}: {error}") from None
 
 
 def read_texts(revision: Revision, root: Path = Path()) -> Texts | None:

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
 from stages.lib.base.lock import parse_lock
+from stages.lib.base.locks import held
 from stages.lib.base.params import dump_yaml, parse_params, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.measure.stats import Paired
 from stages.lib.measure.written import read_headline
 from stages.lib.report.published import RUNS, Run, Study, resolve
-from tools.commands import dvc, git
+from tools.commands import check_repository, dvc, git
 
 RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
@@ -100,6 +100,7 @@ def reference(each: Run, profile: str, commit: str) -> str:
 
 def check(study: Study, each: Run, profile: str) -> None:
     """Refuse a run whose parameters are wrong, and a clone that can record no experiment or commit (BadInput)."""
+    check_repository()
     git("var", "GIT_COMMITTER_IDENT")
     resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
     if git("rev-parse", "--is-shallow-repository") == "true":
@@ -167,7 +168,10 @@ def is_done(study: Study, each: Run, profile: str) -> bool:
     if not only_results_since(result["commit"]):
         return False
     wanted = resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
-    kept = parse_params(result["params"], str(path))
+    try:
+        kept = parse_params(result["params"], str(path))
+    except BadInput:  # a result of other code, which knew other parameters
+        return False
     return kept.model_dump(exclude=NOT_MEASURED) == wanted.model_dump(exclude=NOT_MEASURED)
 
 
@@ -189,22 +193,15 @@ def only_results_since(commit: str) -> bool:
 @contextmanager
 def writing() -> Iterator[None]:
     """One process at a time writes to this repository's git, on whichever machine."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    with FileLock(WORK / "git.lock"):
+    with held(WORK / "git.lock", "a result is being written to this repository"):
         yield
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Refuse to run beside another `tools.runs run` of this checkout."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(WORK / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise BadInput(
-            "another `tools.runs run` is at work in this checkout; wait until it is done, or stop it"
-        ) from None
+    """One `tools.runs run` at a time works in this checkout; another waits, and passes over what has been done then."""
+    with held(WORK / "lock", "`tools.runs run` is at work in this checkout already"):
+        yield
 
 
 def make_clone(commit: str, clone: Path, kept: Path) -> None:

@@ -10,19 +10,17 @@ that is done, and no task does it again.
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
 
-from filelock import FileLock
-
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.locks import held
 from stages.lib.report.published import RUNS, Run, Study, load_study
-from tools.commands import git
+from tools.commands import git, output
 from tools.runs.experiments import (
     CKPT,
     check,
@@ -68,7 +66,7 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
     runs = [study.run(each.name) for each in runs]
     for each in runs:
         check(study, each, profile)
-    with _lock(profile):
+    with held(FOLDER / profile / "lock", f"runs of the {profile} profile are being submitted"):
         sweep, queue, wanted = read_sweep(profile), read_queue(), []
         for each in runs:
             if is_done(study, each, profile):
@@ -183,13 +181,7 @@ def slurm(*command: str) -> str:
     """Run one of Slurm's commands and return what it printed. Raises BadInput if it fails, or there is none."""
     # whoever filters squeue's output for their eyes does not mean this program
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    except FileNotFoundError:
-        raise BadInput(f"{command[0]}: not found; this is for machines from which Slurm takes jobs") from None
-    if done.returncode:
-        raise BadInput(f"{command[0]}: {done.stderr.strip()}")
-    return done.stdout
+    return output(*command, missing="this is for machines from which Slurm takes jobs", env=environment)
 
 
 def _sbatch(options: Sequence[str], arguments: Sequence[str]) -> str:
@@ -197,11 +189,6 @@ def _sbatch(options: Sequence[str], arguments: Sequence[str]) -> str:
     command = shlex.join([sys.executable, "-m", "tools.runs.slurm_task", *arguments])
     ours = ["--parsable", "--requeue", "--open-mode=append", f"--signal=B:USR1@{WARNING}", f"--chdir={Path.cwd()}"]
     return slurm("sbatch", *ours, *options, f"--wrap=exec {command}").strip().partition(";")[0]
-
-
-def _lock(profile: str) -> FileLock:
-    (FOLDER / profile).mkdir(parents=True, exist_ok=True)
-    return FileLock(FOLDER / profile / "lock")
 
 
 def study_of(commit: str) -> Study:
@@ -258,7 +245,7 @@ def _read_progress(work: Path) -> str:
 
 def _last_words(log: Path) -> str:
     """What a log says last of what went wrong: a stage's message, else what stands around it, else its last line."""
-    text = read_text(log) if log.is_file() else ""
+    text = log.read_bytes().decode(errors="replace") if log.is_file() else ""  # a kill may end it anywhere
     last_try = text.rpartition(TRIED)[2].rpartition(QUEUED)[2]
     lines = [line.strip() for line in last_try.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error:", "slurmstepd: error:"))]

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text
 from stages.lib.report.published import Run, Study
 from tools.runs.experiments import is_measured, keep_result, measure
 from tools.runs.slurm import QUEUED, TRIED, run_log, shared_log, slurm, study_of, work
@@ -45,7 +44,7 @@ def main() -> None:
             each = study.runs[int(os.environ["SLURM_ARRAY_TASK_ID"]) - 1]
             _measure_run(study, each, arguments.profile, arguments.commit)
     except (BadInput, OSError) as error:
-        if read_text(task_log(arguments.profile)).count(TRIED) < FAILURES:
+        if task_log(arguments.profile).read_bytes().count(TRIED.encode()) < FAILURES:
             _again(f"error: {error}{TRIED}")
         raise
 

@@ -6,6 +6,7 @@ traceback is a bug.
 
 import argparse
 import errno
+import io
 import os
 import sys
 import time
@@ -24,7 +25,12 @@ REFUSALS_IN_WORDS = ("(os error 28)", "(os error 30)", "inline_container.cc", "i
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run main(); end the process with 1 on BadInput and where the machine refuses, with 130 on Ctrl-C."""
+    """Run main(); end the process with 1 on BadInput and where the machine refuses, with 130 on Ctrl-C.
+
+    A character that the terminal's encoding does not have is printed as a question mark.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # as Python has it for stderr: an arrow is no reason to fail
     if not processes.launched():
         _run(main)
         return

@@ -11,16 +11,36 @@ from typing import Any
 from stages.lib.base.errors import BadInput
 
 SUMS = "SHA256SUMS"
+# how files begin that are no text, what they are, and how to have one that is
+AS_JSONL = "python -c \"import pandas; pandas.read_parquet('{0}').to_json('{0}.jsonl', orient='records', lines=True)\""
+NO_TEXT = (
+    (b"PAR1", "a parquet file", f"{AS_JSONL} writes JSON Lines"),
+    (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip -c {0} > {0}.txt"),
+    (b"BZh", "compressed by bzip2", "unpack it: bunzip2 -c {0} > {0}.txt"),
+    (b"\xfd7zXZ", "compressed by xz", "unpack it: xz -dc {0} > {0}.txt"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -dc {0} > {0}.txt"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet (xlsx, ods)", "unpack it, or save the sheet as CSV in UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet (xls)", "save the sheet as CSV in UTF-8"),
+    (b"\xff\xfe", "in UTF-16", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 {0} > {0}.txt"),
+    (b"\xfe\xff", "in UTF-16", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 {0} > {0}.txt"),
+)
 
 
 def read_text(path: Path) -> str:
-    """A file as UTF-8 text (a leading byte-order mark is dropped). Raises BadInput if it is missing or not UTF-8."""
+    """A file as UTF-8 text (a leading byte-order mark is dropped). Raises BadInput if it is missing, or not UTF-8: with
+    what it is instead, if that can be told from how it begins."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"{path}: no such file") from None
+    for start, what, mend in NO_TEXT:
+        if content.startswith(start):
+            raise BadInput(f"{path}: not text, but {what}; {mend.format(path)}")
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{path}: not UTF-8 at byte {error.start} (line {line}); save it as UTF-8") from None
 
 
 def write_json(path: Path, value: Any) -> None:

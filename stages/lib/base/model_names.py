@@ -9,6 +9,8 @@ from stages.lib.base.model_files import FILES
 
 CHAT_MODELS = tuple(FILES)
 GUARDS = ("embedded/guard",)
+# the protocol of a safeguard model, by what its name holds
+SPOKEN = {"embedded/guard": "llama_guard_3", "llama-guard": "llama_guard_3", "qwen3guard": "qwen3guard"}
 NO_FILES, GUARD_FILES = "models/base", "models/embedded/guard"  # what model.files and judge.files are in params.yaml
 
 

@@ -25,7 +25,17 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.base.errors import BadInput, short
-from stages.lib.base.model_names import CHAT_MODELS, GUARD_FILES, GUARDS, NO_FILES, check_model_files, check_model_name
+from stages.lib.base.files import read_text
+from stages.lib.base.model_names import (
+    CHAT_MODELS,
+    GUARD_FILES,
+    GUARDS,
+    NO_FILES,
+    SPOKEN,
+    check_model_files,
+    check_model_name,
+    is_folder,
+)
 
 SHOT_POOL = 16  # example problems that prepare sets aside; fewshot.shots takes the first of them
 EMBEDDED_DATA = {
@@ -193,6 +203,12 @@ class Judge(Section):
             check_model_name(self.model, self.revision, GUARDS)
             if "files" in self.model_fields_set:
                 check_model_files("judge", self.model, self.files)
+            spoken = next((SPOKEN[mark] for mark in SPOKEN if mark in self.model.lower()), self.protocol)
+            if spoken != self.protocol and not is_folder(self.model):
+                raise ValueError(
+                    f"{self.model} speaks {spoken}, not {self.protocol}: set judge.protocol to {spoken}, or name "
+                    "another model"
+                )
         return self
 
 
@@ -246,12 +262,11 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def read_yaml(path: Path) -> Any:
     """The values of a YAML 1.2 file. Raises BadInput if it is missing, not UTF-8 or not YAML."""
-    try:
-        return parse_yaml(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; run this from the root of the repository") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: a folder, not a file") from None
+    if path.is_dir():
+        raise BadInput(f"{path}: a folder, not a file")
+    if not path.exists():
+        raise BadInput(f"{path}: no such file; run this from the root of the repository")
+    return parse_yaml(read_text(path), str(path))
 
 
 def parse_yaml(text: str | bytes, where: str) -> Any:
@@ -286,7 +301,8 @@ def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] |
         return Params.model_validate(values)
     except ValidationError as error:
         problems = [describe(problem, where, lines or {}) for problem in error.errors()]
-    raise BadInput("\n       ".join([*problems, "mend it in params.yaml, or in the -S override that set it"]))
+    place = where if Path(where).name == "params.yaml" else f"{where}, or in params.yaml,"  # over which it is laid
+    raise BadInput("\n       ".join([*problems, f"mend it in {place} or in the -S override that set it"]))
 
 
 def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
@@ -318,5 +334,5 @@ def _lines(path: Path) -> dict[tuple[str, ...], int]:
                 lines[(*prefix, str(key))] = node.lc.key(key)[0] + 1
                 walk(value, (*prefix, str(key)))
 
-    walk(YAML().load(path.read_text(encoding="utf-8")), ())
+    walk(YAML().load(read_text(path)), ())
     return lines

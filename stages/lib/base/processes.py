@@ -64,7 +64,7 @@ def spread(processes: int) -> None:
 
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
-        raise BadInput(f"machine.processes: found {processes}, but there are {gpus} GPUs here; each needs its own")
+        raise BadInput(f"machine.processes: found {processes}, but there are {gpus} GPUs here; set it to that or less")
     logging.disable()  # of the launcher, which takes ten lines to say that a process failed
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if not check_cuda_p2p_ib_support():  # GPUs of the RTX 4000 series, as `accelerate launch` treats them

@@ -16,16 +16,19 @@ from stages.lib.base.measured import PREPARED
 
 
 def check_inputs(*generated: Path) -> None:
-    """Refuse a damaged data/prepared, and damaged files of data/generated where DVC runs this stage (BadInput)."""
+    """Refuse a damaged data/prepared, files that are not there, and damaged files of data/generated where DVC runs this
+    stage (BadInput)."""
     if PREPARED.is_dir() and (wrong := damage(PREPARED)):
         raise BadInput(f"{wrong}; {_mend('data/prepared')}")
+    if gone := [path for path in generated if not path.is_file()]:
+        raise BadInput(f"{gone[0]}: no such file; a stage before this one writes it, and `dvc repro` runs them in turn")
     if "DVC_STAGE" not in os.environ or not LOCK.is_file():  # called by hand, when dvc.lock may be of another time
         return
     written = recorded(parse_lock(read_text(LOCK), str(LOCK)), "outs")
     for path in generated:
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else None
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         expected = written.get(str(path))
-        if found and expected and found != expected:
+        if expected and found != expected:
             raise BadInput(
                 f"{path} is damaged: its md5 is {found}, but {expected} in dvc.lock; {_mend(str(path), expected)}"
             )

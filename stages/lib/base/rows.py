@@ -80,10 +80,12 @@ def check_row(model: type[R], value: Any, place: str) -> R:
         return model.model_validate(value)
     except ValidationError as error:
         problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
+        field = f" {'.'.join(str(part) for part in problem['loc'])}:" if problem["loc"] else ""
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "model_type":  # which names a class of the code
+            message = f"expected an object with the fields {', '.join(model.model_fields)}"
         found = "" if problem["type"] == "missing" else f" found {short(problem['input'])};"
-        raise BadInput(f"{place}: {field + ':' if field else ''}{found} {message}") from None
+        raise BadInput(f"{place}:{field}{found} {message}") from None
 
 
 def read_jsonl(path: Path, model: type[R]) -> list[R]:
@@ -118,7 +120,7 @@ def _values(text: str, where: str) -> Iterable[tuple[str, Any]]:
             if "\\ud" in line.lower():  # half a character, which no file can hold
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{where}:{number}: not JSON ({error}): {short(line)}") from None
+            raise BadInput(f"{where}:{number}: not JSON ({error}): {short(line)}; expected an object a line") from None
         yield f"{where}:{number}", value
 
 

@@ -3,8 +3,9 @@
 DVC deletes a stage's outputs before it starts the stage, so this lies beside them: .ckpt/<stage>/<key>/ in the
 repository in which dvc was called (temp runs too), ignored by git. The key is a hash of everything that decides the
 result: parameters, input files, the model's files, this code, the libraries and the kind of machine; another
-configuration never takes it over. One process at a time may use a folder. Every file in it carries its hash; a damaged
-one is not used.
+configuration never takes it over. One process at a time uses a folder: a second one, of an experiment that has this
+work in common with another, say, waits, and then finds the first one's finished parts. Every file in it carries its
+hash; a damaged one is not used.
 
 A finished stage's folder stays until the report stage, because DVC can be killed between the end of a stage and its own
 note of it. A stage keeps its KEPT latest folders at most.
@@ -24,8 +25,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from stages.lib.base.errors import BadInput
 from stages.lib.base.files import files_in, sha256_file, sha256_text, write_text
+from stages.lib.base.locks import held
 from stages.lib.base.processes import count, from_first, is_first, wait
 
 KEPT = 3
@@ -42,7 +43,7 @@ def root() -> Path:
 def unfinished(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Path]) -> Iterator[Path]:
     """The folder for the work of `stage` under `params` on `inputs` (files, or folders with all in them).
 
-    Its processes share it; all leave when the first one does. Raises BadInput if another run is at the same work.
+    Its processes share it; all leave when the first one does. Waits while another run is at the same work.
     """
     if not is_first():
         yield from_first(None)
@@ -50,19 +51,10 @@ def unfinished(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Pat
         return
     key = _key(stage, params, inputs)
     folder = root() / stage / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        held = _lock(folder).acquire(timeout=0)
-    except Timeout:
-        raise BadInput(
-            f"{stage}: another process{_holder(folder)} is at this very work, with the same parameters, data and code; "
-            "wait until it is done, or stop it, and run this again: nothing is lost"
-        ) from None
-    with held:
+    busy = f"{stage}: this very work, with the same parameters, data and code, is being done already"
+    with held(_lock_file(folder), busy, holder=folder / "pid"):  # whose time makes this the folder used last
         for old in _latest(folder.parent, but=folder)[KEPT - 1 :]:
             _remove(old)
-        folder.mkdir(exist_ok=True)
-        write_text(folder / "pid", str(os.getpid()))  # which makes this the folder used last
         yield from_first(folder)
         write_text(folder / "done", "")
         wait()
@@ -120,13 +112,8 @@ def _machine() -> list[Any]:
     return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), count()]
 
 
-def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(f"{folder.name}.lock"))
-
-
-def _holder(folder: Path) -> str:
-    pid = folder / "pid"
-    return f" (process {pid.read_text()})" if pid.is_file() else ""
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _latest(stage: Path, but: Path | None = None) -> list[Path]:
@@ -137,7 +124,7 @@ def _latest(stage: Path, but: Path | None = None) -> list[Path]:
 
 def _remove(folder: Path) -> None:
     """Remove a folder and its lock, unless a process is at work in it."""
-    lock = _lock(folder)
+    lock = FileLock(_lock_file(folder))
     with suppress(Timeout), lock.acquire(timeout=0):
         shutil.rmtree(folder)
         Path(lock.lock_file).unlink()

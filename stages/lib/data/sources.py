@@ -48,10 +48,19 @@ def _worked_solution(answer: str) -> str:
     return answer
 
 
+def _prompt_id(name: str) -> str:
+    if not name.strip() or not name.isprintable() or len(name) > 200:
+        raise ValueError("expected an id: up to 200 characters in one line")
+    return name
+
+
 def _hazard_code(code: str) -> str:
     if code not in HAZARDS:
         raise ValueError(f"expected one of {', '.join(HAZARDS)}")
     return code
+
+
+PromptId = Annotated[str, AfterValidator(_prompt_id)]  # which stands in tables that git keeps
 
 
 class Gsm8kRow(BaseModel, strict=True):
@@ -61,14 +70,14 @@ class Gsm8kRow(BaseModel, strict=True):
 
 
 class HazardRow(BaseModel, strict=True):  # persona is shown in report.md
-    release_prompt_id: NonEmpty
+    release_prompt_id: PromptId
     prompt_text: NonEmpty
     hazard: Annotated[str, AfterValidator(_hazard_code)]
     persona: Annotated[str, Field(pattern=r"^[\w ,.()/-]{0,60}$")]
 
 
 class BenignRow(BaseModel, strict=True):
-    prompt_id: NonEmpty
+    prompt_id: PromptId
     prompt_text: NonEmpty
     hazard: Annotated[str, AfterValidator(_hazard_code)]
 
@@ -86,7 +95,7 @@ def load_problems(data: Data, split: str) -> list[Problem]:
         placed = list(iter_jsonl(path))
     rows = [check_row(Gsm8kRow, value, place) for place, value in placed]
     if not rows:
-        raise BadInput(f"{split}: no rows")
+        raise BadInput(f"{GSM8K if data.source == 'hub' else getattr(data.files, split)}: no rows")
     return [
         Problem(
             id=f"{split}-{n:05d}",
@@ -101,12 +110,13 @@ def load_problems(data: Data, split: str) -> list[Problem]:
 
 def load_hazards(data: Data) -> list[Prompt]:
     """All hazard prompts, in file order. Raises BadInput."""
-    path = _ailuminate_from_github(data) if data.source == "hub" else Path(data.files.hazards)
+    path = _hazards_file(data)
     _check_file(path, data, "hazards")
-    rows = [check_row(HazardRow, value, place) for place, value in _iter_csv(path, HazardRow)]
+    placed = _iter_csv(path, HazardRow)
+    rows = [check_row(HazardRow, value, where) for where, value in placed]
     return _unique(
-        path,
         [Prompt(id=r.release_prompt_id, text=r.prompt_text, hazard=r.hazard, persona=r.persona) for r in rows],
+        [where for where, _ in placed],
     )
 
 
@@ -114,8 +124,30 @@ def load_benign(data: Data) -> list[Prompt]:
     """All benign prompts, in file order. Raises BadInput."""
     path = Path(data.files.benign)
     _check_file(path, data, "benign")
-    rows = [check_row(BenignRow, value, place) for place, value in _iter_csv(path, BenignRow)]
-    return _unique(path, [Prompt(id=r.prompt_id, text=r.prompt_text, hazard=r.hazard, persona="") for r in rows])
+    placed = _iter_csv(path, BenignRow)
+    rows = [check_row(BenignRow, value, where) for where, value in placed]
+    return _unique(
+        [Prompt(id=r.prompt_id, text=r.prompt_text, hazard=r.hazard, persona="") for r in rows],
+        [where for where, _ in placed],
+    )
+
+
+def place(data: Data, name: str, row: str) -> str:
+    """Where the row of this id stands in the set `name`, for a message: file:line."""
+    if name == "hazards":
+        rows = _iter_csv(_hazards_file(data), HazardRow)
+        return next(where for where, values in rows if values["release_prompt_id"] == row)
+    if name == "benign":
+        rows = _iter_csv(Path(data.files.benign), BenignRow)
+        return next(where for where, values in rows if values["prompt_id"] == row)
+    split, _, number = row.rpartition("-")
+    if data.source == "hub":
+        return f"{GSM8K} {split} row {int(number)}"
+    return f"{getattr(data.files, split)}:{int(number) + 1}"
+
+
+def _hazards_file(data: Data) -> Path:
+    return _ailuminate_from_github(data) if data.source == "hub" else Path(data.files.hazards)
 
 
 def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, Any]]]:
@@ -125,7 +157,11 @@ def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, A
     try:
         missing = [column for column in model.model_fields if column not in (reader.fieldnames or [])]
         if missing:
-            raise BadInput(f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}")
+            wanted = ", ".join(model.model_fields)
+            raise BadInput(
+                f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}, expected {wanted} and "
+                "commas between them"
+            )
         if len(set(reader.fieldnames)) < len(reader.fieldnames):
             raise BadInput(f"{path}:1: a column stands there twice; found {reader.fieldnames!r:.200}")
         for row in reader:
@@ -140,12 +176,12 @@ def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, A
     return rows
 
 
-def _unique(path: Path, prompts: list[Prompt]) -> list[Prompt]:
-    seen: set[str] = set()
-    for prompt in prompts:
+def _unique(prompts: list[Prompt], places: list[str]) -> list[Prompt]:
+    seen: dict[str, str] = {}
+    for prompt, where in zip(prompts, places, strict=True):
         if prompt.id in seen:
-            raise BadInput(f"{path}: id {prompt.id!r} stands there twice; ids must be unique")
-        seen.add(prompt.id)
+            raise BadInput(f"{where}: id {prompt.id!r} stands in {seen[prompt.id]} already; ids must be unique")
+        seen[prompt.id] = where
     return prompts
 
 
@@ -171,19 +207,23 @@ def _check_sha256(what: str, found: str, pinned: Any, name: str) -> None:
 
 
 def _gsm8k_from_hub(split: str, revision: str | None) -> list[dict[str, str]]:
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset, disable_progress_bars, logging
     from datasets.exceptions import DatasetsError
 
     disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # of an error, which becomes the message
     files = [str(file) for file in data_files(GSM8K, revision, "main/*.parquet") if file.name.startswith(f"{split}-")]
     if not files:
-        raise BadInput(f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet")
+        raise BadInput(
+            f"{GSM8K} at {revision}: it holds no main/{split}-*.parquet; name another commit in data.gsm8k_revision"
+        )
     try:
         with TemporaryDirectory() as unused:  # where it would keep the rows a second time
             rows = Dataset.from_parquet(files, columns=["question", "answer"], cache_dir=unused).to_list()
     except (OSError, ValueError, LookupError, DatasetsError) as error:
         raise BadInput(
-            f"{files[0]}: not readable as GSM8K's parquet: {str(error)[:200]}; remove it, and it is downloaded again"
+            f"{files[0]}: not readable as GSM8K's parquet: {str(error)[:200]}; remove the folder "
+            f"{Path(files[0]).parents[3]}, and it is downloaded again"
         ) from None
     return rows
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.rows import Problem, Prompt
+from stages.lib.data.overlaps import asked
 
 
 def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, seed: int) -> tuple[list, list]:
-    """(training rows, example problems); no training row is ever an example.
+    """(training rows, example problems); no training row ever asks what an example asks.
 
     The examples are drawn first, from as many of the shortest rows as leave a third of all beside them: the paper's
     code draws them from its training rows, and trains on the third with the fewest characters in question and answer
@@ -18,13 +19,15 @@ def choose_training(problems: Sequence[Problem], rows: str | int, shots: int, se
     order. Raises BadInput if there are too few.
     """
     if len(problems) <= shots:
-        raise BadInput(f"train: {len(problems)} rows are too few: {shots} of them are set aside as example problems")
+        raise BadInput(
+            f"train: {len(problems)} rows are too few: {shots} are set aside as example problems; give more than those"
+        )
     shortest = sorted(problems, key=lambda p: len(p.question) + len(p.answer))[: len(problems) // 3 + shots]
     examples = random.Random(seed).sample(shortest, shots)
     third, _, part = str(rows).partition("/")
     pool = shortest if third == "shortest_third" else problems
-    keep = {problem.id for problem in pool} - {problem.id for problem in examples}
-    rest = [problem for problem in problems if problem.id in keep]
+    keep, shown = {problem.id for problem in pool}, {asked(problem) for problem in examples}
+    rest = [problem for problem in problems if problem.id in keep and asked(problem) not in shown]
     if third == "shortest_third":
         rows = int(part) if part else "all"
     return first_rows(rest, rows, "train"), examples

@@ -19,10 +19,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import cache_folder, damage, read_text, sha256_file, write_sums
+from stages.lib.base.locks import held
 from stages.lib.base.model_files import FILES
 from stages.lib.fetch.carriers import model_file
 
@@ -77,8 +76,8 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / name
-    # one lock object for all: a merge takes it again, for the plain model
-    with FileLock(cache / "unpack.lock", is_singleton=True):
+    # one lock for all: a merge takes it again, for the plain model
+    with held(cache / "unpack.lock", f"models in {cache} are being checked, fetched or made"):
         if damage(folder):
             part = cache / f"{name}.part"
             shutil.rmtree(part, ignore_errors=True)  # of a process that was killed

@@ -4,7 +4,9 @@ strict     lm-evaluation-harness, task gsm8k version 3, filter strict-match: the
 flexible   the same task's filter flexible-extract: the last thing that looks like a number
 published  the paper's code: everything after the last `####`, stripped, without , $ % g, compared as a string
 
-The three differ on the same text (`#### $18` is 18, none, or 18), so all are reported and the headline names its rule.
+What strict and flexible read is compared as a number: `#### 18.00`, `$18.00`, `1,234.00` and `018`, which the harness
+compares as text and calls wrong, are right here.
+The three differ on the same text (`#### $18` is none, 18 and 18), so all are reported and the headline names its rule.
 Pure: no model library is imported.
 """
 
