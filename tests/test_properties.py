@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import HAZARDS
-from stages.lib.base.params import Params, dump_yaml, load_params, parse_params
+from stages.lib.base.params import Params, load_params, parse_params
 from stages.lib.base.rows import Answer, Verdict, read_jsonl
 from stages.lib.base.texts import code, quoted, visible
+from stages.lib.base.yaml_files import dump_yaml
 from stages.lib.data.sources import load_hazards, load_problems
 from stages.lib.judge.guards import is_degenerate, parse_llama_guard, parse_qwen3guard
 from stages.lib.measure.outcomes import PROBLEMS, Outcome, from_csv, prompt_key, to_csv

@@ -23,7 +23,7 @@ def test_what_is_missing_or_not_as_it_was_written_is_refused_by_name(tmp_path):
         read_made(rows)
     for text, said in (
         ("{", "not JSON"),
-        ("[]", "Input should be"),
+        ("[]", "expected an object with the fields model, revision"),
         (json.dumps({**MADE.model_dump(), "dtype": 16}), "dtype: found 16"),
         (json.dumps({**MADE.model_dump(), "more": 1}), "more: found 1"),
         (json.dumps({key: value for key, value in MADE.model_dump().items() if key != "engine"}), "engine: "),

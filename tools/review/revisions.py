@@ -12,8 +12,8 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.lock import parse_lock, recorded
 from stages.lib.base.made import Made
 from stages.lib.base.measured import PREPARED, SETS, generated
-from stages.lib.base.params import parse_yaml
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
+from stages.lib.base.yaml_files import parse_yaml
 from stages.lib.measure.outcomes import Outcome, from_csv
 from tools.commands import dvcs_library
 

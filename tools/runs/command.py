@@ -32,7 +32,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.cli import parser
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import dump_yaml, read_yaml
+from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.report.wording import Table, markdown_table

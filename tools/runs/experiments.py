@@ -18,7 +18,8 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
 from stages.lib.base.lock import parse_lock
 from stages.lib.base.locks import held
-from stages.lib.base.params import dump_yaml, parse_params, read_yaml
+from stages.lib.base.params import parse_params
+from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.measure.stats import Paired
 from stages.lib.measure.written import read_headline

@@ -6,8 +6,9 @@ from typing import Any
 
 from stages.lib.base.files import read_text, sha256_file
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import Model, dump_yaml
+from stages.lib.base.params import Model
 from stages.lib.base.texts import templates
+from stages.lib.base.yaml_files import dump_yaml
 
 
 def model_card(

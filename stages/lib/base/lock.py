@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import parse_yaml
+from stages.lib.base.yaml_files import parse_yaml
 
 LOCK = Path("dvc.lock")
 

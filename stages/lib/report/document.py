@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.lib.base.measured import HAZARDS, SUBJECTS
-from stages.lib.base.params import Params, dump_yaml, says_refusal
+from stages.lib.base.params import Params, says_refusal
 from stages.lib.base.texts import code, visible
+from stages.lib.base.yaml_files import dump_yaml
 from stages.lib.measure.metrics import Measured, Numbers
 from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.stats import Paired, corrected, is_evidence
