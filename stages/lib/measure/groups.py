@@ -4,8 +4,8 @@ How much less is the design effect: the variance of a mean that the groups leave
 are independent (Kish 1965, Survey Sampling, section 5.4; the clustered variance as in Miller 2024, arXiv:2411.00640,
 equation 4). Where few values differ it cannot be seen: no flip in 20 groups of 10 may be 200 prompts that agree, or 20.
 So half a group is added at either end of the scale, in the manner of Bonett and Price's one prompt lost and one won:
-with nothing seen, a group counts as one prompt, and with much seen the addition weighs nothing. Without it, intervals
-that say 95 % hold the truth 44 to 97 % of the time (docs/STATISTICS.md).
+with nothing seen, a group counts as one prompt, and with much seen the addition weighs nothing. Without it, a fall as
+large as the margin is called kept in up to 36 % of tries, where 5 are meant (docs/STATISTICS.md).
 """
 
 import math
