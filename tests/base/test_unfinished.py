@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -100,7 +101,8 @@ def second(here):
 
     def start() -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen([sys.executable, "-c", SECOND], env=environment, **pipes)
+        heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+        process = subprocess.Popen([sys.executable, "-c", SECOND], env=environment, preexec_fn=heard, **pipes)
         said = process.stderr.readline()
         assert "stage: this very work, with the same parameters, data and code, is being done already; " in said
         assert f"waiting for process {os.getpid()} on " in said
