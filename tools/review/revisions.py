@@ -66,8 +66,7 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
 
     written = {path: text(path) for path in (HEADLINE, OUTCOMES)}
     try:
-        values = YAML(typ="safe").load(text(PARAMS))
-        params = flat(values)
+        params = flat(YAML(typ="safe").load(text(PARAMS)))
         headline = json.loads(written[HEADLINE])
         lock = YAML(typ="safe").load(text("dvc.lock"))["stages"]
     except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -79,8 +78,8 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         for entry in [*stage.get("deps", []), *stage.get("outs", [])]
     }
     for stage, entry in lock.items():
-        for section, used in entry.get("params", {}).get(PARAMS, {}).items():
-            if flat(used) != flat(values.get(section)):
+        for section, used in entry.get("params", {}).get(PARAMS, {}).items():  # a section, or a value: judge.model
+            if flat(used, section) != {key: params[key] for key in params if f"{key}.".startswith(f"{section}.")}:
                 raise BadInput(
                     f"{where} {stage} was not run with the `{section}` of {PARAMS}; run `dvc repro` there and commit "
                     "dvc.lock and metrics/, or the review would be of other parameters"
