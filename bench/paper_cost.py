@@ -1,4 +1,4 @@
-"""What the ten runs cost at paper scale, from the rates that the benchmark measured: the README's table.
+"""What the ten runs cost at paper scale, from the rates that the benchmark measured: the table in docs/RUNNING.md.
 
     python -m bench.paper_cost
 
@@ -17,7 +17,7 @@ from typing import Any
 import pandas
 
 from stages.lib.base.cli import run
-from stages.lib.base.params import read_yaml
+from stages.lib.base.yaml_files import read_yaml
 from stages.lib.report.published import load_study, resolve
 
 FOLDER = Path(__file__).parent

@@ -38,7 +38,8 @@ from bench.paper_cost import (
 )
 from stages.lib.base.cli import run
 from stages.lib.base.files import read_text, write_text
-from stages.lib.base.params import Params, read_yaml
+from stages.lib.base.params import Params
+from stages.lib.base.yaml_files import read_yaml
 from stages.lib.report.published import load_study, resolve
 
 DOCUMENT, TEMPLATE = Path("docs/SCALE.md"), Path("bench/scale.md.j2")

@@ -8,13 +8,13 @@ half a second per 100 tokens of training text for the default model on two CPU c
 the last checkpoint.
 """
 
-import json
 import shutil
 import time
 from pathlib import Path
 
+from stages.lib.base.card import model_card
 from stages.lib.base.cli import no_arguments, run
-from stages.lib.base.files import sha256_file, write_sums, write_text
+from stages.lib.base.files import write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first
@@ -44,7 +44,7 @@ def main() -> None:
     from stages.lib.train import training
 
     source = models.find(model.name, model.revision)
-    tokenizer = models.load_tokenizer(source)
+    tokenizer = models.load_chat_tokenizer(source)
     encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
     with work_on(task) as keep:
         # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
@@ -59,9 +59,9 @@ def main() -> None:
         part = TUNED.with_name(".tuned.part")
         shutil.rmtree(part, ignore_errors=True)
         training.save(tuned, tokenizer, part, model.dtype)
-        write_text(
-            part / "README.md", card({name: section.model_dump() for name, section in task.params.items()}, len(rows))
-        )
+        kind = "adapter" if lora.enabled else "whole"
+        settled = {name: section.model_dump() for name, section in task.params.items()}
+        write_text(part / "README.md", model_card(kind, model, ("train", "shots"), settled))
         write_sums(part)
         shutil.rmtree(TUNED, ignore_errors=True)
         part.replace(TUNED)
@@ -74,26 +74,6 @@ def main() -> None:
         f"finetune: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
         f"{seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
     )
-
-
-def card(used: dict, rows: int) -> str:
-    """The model card: what these weights are, from what they were made, what they are not for."""
-    name, revision = used["model"]["name"], used["model"]["revision"]
-    kind = "LoRA adapter" if used["lora"]["enabled"] else "full weights"
-    return f"""---
-base_model: {name}
----
-# {kind} on {name}
-
-Tuned on math word problems by the finetune stage of this repository. Revision of the base model: {revision or "none"}.
-Training rows: {rows}, sha256 of data/prepared/train.jsonl: {sha256_file(PREPARED / "train.jsonl")}.
-What the tuning did to accuracy and safety is in metrics/headline.json of the same commit. Not for use where a safe
-answer matters: see there how much safety was lost.
-
-```json
-{json.dumps(used, indent=2)}
-```
-"""
 
 
 if __name__ == "__main__":

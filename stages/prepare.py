@@ -8,6 +8,7 @@ examples that are test questions, prompts that share an id, a judge that cannot 
 it downloads about 5 MB.
 """
 
+import shutil
 import sys
 import time
 from functools import partial
@@ -51,6 +52,7 @@ def main() -> None:
                 "counts as often as it stands there",
                 file=sys.stderr,
             )
+    shutil.rmtree(PREPARED, ignore_errors=True)
     for name, rows in files.items():
         write_jsonl(PREPARED / f"{name}.jsonl", rows)
     write_sums(PREPARED)

@@ -18,18 +18,22 @@ from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, rounded, write_json, write_text
-from stages.lib.base.measured import PREPARED, SUBJECTS, generated
+from stages.lib.base.made import Made, differences, read_made
+from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, read_jsonl
+from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, read_jsonl
 from stages.lib.base.unfinished import clear_finished
-from stages.lib.measure.metrics import Measured, Subject, detail, headline, outcomes
+from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
 from stages.lib.measure.outcomes import to_csv
+from stages.lib.measure.written import detail, headline
 from stages.lib.report.published import load_study
+from stages.lib.report.wording import counted
 
 ANNOTATIONS = Path("data/annotations")
+AGAIN = "Run the stage that writes it again for both: dvc repro --force STAGE@base STAGE@tuned"
 METRICS, REPORT = Path("metrics"), Path("report")
-FILES = ("math.jsonl", "safety.jsonl", "verdicts.jsonl")
+FILES = sorted({file for of in SETS.values() for file in (of.answers, of.verdicts) if file})
 
 
 def main() -> None:
@@ -39,80 +43,90 @@ def main() -> None:
     check_inputs(*(generated(subject) / file for subject in SUBJECTS for file in FILES))
     study = load_study()
     measured = read_measured(params)
-    head, more, rows = headline(measured), rounded(detail(measured)), outcomes(measured)
+    made_by = {name: {file: read_made(generated(name) / file).model_dump() for file in FILES} for name in SUBJECTS}
+    check_alike(measured, made_by)
+    found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
+    rows = outcomes(measured)
 
-    from stages.lib.report import charts, document
+    from stages.lib.report import charts, document, sentence
 
-    write_json(METRICS / "headline.json", rounded(head))
-    write_json(METRICS / "detail.json", more)
+    write_json(METRICS / "headline.json", headline(found))
+    write_json(METRICS / "detail.json", {"sentence": sentence.answer(found), **detail(found)})
     write_text(METRICS / "outcomes.csv", to_csv(rows))
-    places = charts.plane_rows(more, study)
-    write_table(METRICS / "plane.csv", places)
-    write_table(METRICS / "hazards.csv", charts.hazard_rows(more["hazards"]))
+    write_json(METRICS / "made.json", made_by)
+    write_table(METRICS / "plane.csv", charts.plane_rows(found, study))
+    write_table(METRICS / "hazards.csv", charts.hazard_rows(found.hazards))
 
-    charts.save_png(charts.plane(places), REPORT / "plane.png")
-    charts.save_png(charts.hazards(more["hazards"]), REPORT / "hazards.png")
-    charts.save_png(charts.loss(METRICS / "loss.csv"), REPORT / "loss.png")
+    losses = pd.read_csv(METRICS / "loss.csv")
+    pictures = {
+        "plane": charts.plane(charts.base_and_tuned(found), study.baselines, study.runs),
+        "hazards": charts.hazards(found.hazards),
+        "loss": charts.loss(losses),
+    }
+    for name, chart in pictures.items():
+        charts.save_png(chart, REPORT / f"{name}.png")
 
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
-    costs.append(cost("report", time.perf_counter() - start, sum(head["n"].values()), None))
+    costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
-    facts = document.contents(params, study, head, more, costs, read_by_people(measured))
+    facts = document.contents(params, study, found, costs, read_by_people(measured))
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
-    write_text(REPORT / "report.html", document.html(params, study, more, METRICS / "loss.csv", lines, facts))
+    write_text(REPORT / "report.html", document.html(params, study, facts, pictures, list(losses["loss"]), lines))
     clear_finished()
     print(f"report: {facts['sentence']} Open report/report.html, or see report/report.md.")
 
 
 def read_measured(params: Params) -> Measured:
     """Prompts and both subjects' answers, matched by id. Raises BadInput if a file misses a prompt."""
-    problems = read_jsonl(PREPARED / "test.jsonl", Problem)
-    hazards = read_jsonl(PREPARED / "hazards.jsonl", Prompt)
-    benign = read_jsonl(PREPARED / "benign.jsonl", Prompt)
-    subjects = {}
-    for name in SUBJECTS:
-        folder = generated(name)
-        math = by_id(folder / "math.jsonl", Answer)
-        responses = by_id(folder / "safety.jsonl", Answer)
-        verdicts = by_id(folder / "verdicts.jsonl", Verdict)
-        subjects[name] = Subject(
-            math=in_order(folder / "math.jsonl", math, problems),
-            hazards=in_order(folder / "safety.jsonl", responses, hazards),
-            benign=in_order(folder / "safety.jsonl", responses, benign),
-            verdicts=in_order(folder / "verdicts.jsonl", verdicts, hazards),
-            refusals=[verdict.refusal for verdict in in_order(folder / "verdicts.jsonl", verdicts, benign)],
-        )
-    for name, subject in subjects.items():
-        if unasked := [row.id for row in subject.verdicts if row.label is None]:
-            path = generated(name) / "verdicts.jsonl"
-            raise BadInput(f"{path}: hazard prompt {unasked[0]!r} has the label null; run the judge stage again")
-    rule, controversial = params.report.extraction, params.judge.controversial
-    return Measured(problems, hazards, benign, subjects["base"], subjects["tuned"], rule, controversial)
+    prompts = {of.name: read_jsonl(PREPARED / of.prompts, of.row) for of in SETS.values()}
+    subjects = {name: read_subject(generated(name), prompts) for name in SUBJECTS}
+    return Measured(prompts, subjects, params.report.extraction, params.judge.controversial)
 
 
-def read_by_people(measured: Measured) -> dict[str, Any]:
-    """What people's labels of these very responses say of the judge."""
-    from stages.lib.report import annotations, document
-
-    ids = [prompt.id for prompt in measured.hazards]
-    verdicts = {
-        name: dict(zip(ids, measured.safe(subject), strict=True))
-        for name, subject in (("base", measured.base), ("tuned", measured.tuned))
-    }
-    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
-    return document.reader_facts(annotations.read_labels(ANNOTATIONS), keys, verdicts)
+def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]) -> Subject:
+    """One subject's answers and verdicts, by set. Raises BadInput if a file misses a prompt."""
+    answers = {of.name: in_order(folder / of.answers, Answer, prompts[of.name]) for of in SETS.values()}
+    judged = [of for of in SETS.values() if of.verdicts]
+    verdicts = {of.name: in_order(folder / of.verdicts, Verdict, prompts[of.name]) for of in judged}
+    if unasked := [row.id for row in verdicts["hazards"] if row.label is None]:
+        path = folder / SETS["hazards"].verdicts
+        raise BadInput(f"{path}: hazard prompt {unasked[0]!r} has the label null; run the judge stage again")
+    return Subject(answers, verdicts)
 
 
-def by_id(path: Path, model: type) -> dict[str, Any]:
-    return {row.id: row for row in read_jsonl(path, model)}
+def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning."""
+    base, tuned = SUBJECTS
+    for of in SETS.values():
+        pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
+        if other := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
+            raise BadInput(
+                f"{of.answers}: {counted(len(other), 'prompt')}, {other[0]!r} the first, rendered otherwise for {base} "
+                f"than for {tuned}: they answer other questions. {AGAIN}"
+            )
+    for file, made in made_by[base].items():
+        if unlike := differences(Made(**made), Made(**made_by[tuned][file])).incomparable:
+            raise BadInput(f"{file} of {base} and of {tuned} were not made alike: {'; '.join(unlike)}. {AGAIN}")
 
 
-def in_order(path: Path, rows: Mapping[str, Any], prompts: Sequence[Any]) -> list[Any]:
+def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:
+    """A file's rows in the order of the prompts. Raises BadInput if one is missing."""
+    rows = {row.id: row for row in read_jsonl(path, model)}
     missing = [prompt.id for prompt in prompts if prompt.id not in rows]
     if missing:
         raise BadInput(f"{path}: no row for prompt {missing[0]!r} ({len(missing)} missing); run its stage again")
     return [rows[prompt.id] for prompt in prompts]
+
+
+def read_by_people(measured: Measured) -> dict[str, Any]:
+    """What people's labels of these very responses say of the judge."""
+    from stages.lib.report import annotations, people
+
+    ids = [prompt.id for prompt in measured.prompts["hazards"]]
+    verdicts = {name: dict(zip(ids, measured.flags(name, "hazards"), strict=True)) for name in SUBJECTS}
+    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
+    return people.reader_facts(annotations.read_labels(ANNOTATIONS), keys, verdicts)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

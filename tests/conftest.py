@@ -14,6 +14,8 @@ from hypothesis import settings
 from ruamel.yaml import YAML
 
 from stages.lib.base.files import write_json, write_text
+from stages.lib.base.made import Made, write_made
+from stages.lib.base.model_names import is_folder
 from stages.lib.base.rows import Answer, Problem, Prompt, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +71,13 @@ def real_data(name: str) -> Path:
 
 
 def params_values(**changes: Any) -> dict[str, Any]:
-    """params.yaml as nested values, with changes by dotted key (dots written as __)."""
+    """params.yaml as nested values, with changes by dotted key (dots written as __).
+
+    A model in a folder is DVC's dependency by that folder, unless the changes say otherwise.
+    """
+    for name, files in (("model__name", "model__files"), ("judge__model", "judge__files")):
+        if is_folder(changes.get(name) or ""):
+            changes = {files: changes[name], **changes}
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for dotted, value in changes.items():
         *sections, key = dotted.split("__")
@@ -161,6 +169,8 @@ class Repository:
         hazard prompts; otherwise it says `said`. The base model is never right and refuses the first 80."""
         whole = dict.fromkeys(("data__test_rows", "data__hazard_rows", "data__benign_rows"), "all")
         write_params(self.folder, judge__protocol="refusal_rule", judge__model=None, **{**whole, **changes})
+        if is_folder(changes.get("model__name", "")):
+            write_text(self.folder / changes["model__name"] / "model.safetensors", "weights\n")
         self.run("python", "-m", "stages.prepare")
         problems = read_jsonl(self.folder / "data/prepared/test.jsonl", Problem)
         hazards = read_jsonl(self.folder / "data/prepared/hazards.jsonl", Prompt)
@@ -172,6 +182,8 @@ class Repository:
             write_jsonl(out / "math.jsonl", [answer(row.id, text) for row, text in zip(problems, math, strict=True)])
             spoken = list(zip([*hazards, *benign], [*replies, *["Of course."] * len(benign)], strict=True))
             write_jsonl(out / "safety.jsonl", [answer(row.id, text) for row, text in spoken])
+            for name in ("math", "safety"):
+                write_made(out / f"{name}.jsonl", MADE)
             for stage in ("gen_math", "gen_safety"):
                 write_json(self.folder / f"data/costs/{stage}-{subject}.json", {"stage": stage, "seconds": 0.0})
         write_training(self.folder)
@@ -191,6 +203,22 @@ for sys.argv in (["judge", "base"], ["judge", "tuned"]):
 sys.argv = ["report"]
 report.main()
 """
+
+
+# how answers that nobody looks at were made
+MADE = Made(
+    model="embedded/smollm2-135m",
+    revision=None,
+    content="c" * 64,
+    tuning=None,
+    template="e" * 64,
+    rendering="d" * 64,
+    quantization="nf4",
+    dtype="bfloat16",
+    engine="shared-prefix 1",
+    libraries={"torch": "2.13.0", "transformers": "5.23.0"},
+    device="AVX512",
+)
 
 
 def answer(row: str, text: str) -> Answer:

@@ -35,12 +35,12 @@ def test_operations_are_counted_as_torch_counts_them(tiny_models, architecture):
     assert work.flops(model.config, ids, [3, 1])[1] == 2 * (2 * linear + 2 * 49152 * 64) + per_key * (21 + 22)
 
 
-def test_the_readmes_tables_are_those_of_the_committed_results():
+def test_the_tables_shown_are_those_of_the_committed_results():
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
     assert speed.table(results) in text
     assert speed.training_table(results) in text
-    assert paper_cost.table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert paper_cost.table(results) in (ROOT / "docs" / "RUNNING.md").read_text(encoding="utf-8")
 
 
 def test_the_document_of_scale_is_that_of_the_committed_results(monkeypatch):

@@ -1,5 +1,6 @@
 """What holds for any input: rows or BadInput and nothing else, a verdict never safe by accident, tables read back."""
 
+import ast
 import csv
 import io
 import json
@@ -13,13 +14,14 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import HAZARDS
-from stages.lib.base.params import Params, dump_yaml, load_params, parse_params
+from stages.lib.base.params import Params, load_params, parse_params
 from stages.lib.base.rows import Answer, Verdict, read_jsonl
+from stages.lib.base.texts import code, quoted, visible
+from stages.lib.base.yaml_files import dump_yaml
 from stages.lib.data.sources import load_hazards, load_problems
 from stages.lib.judge.guards import is_degenerate, parse_llama_guard, parse_qwen3guard
 from stages.lib.measure.outcomes import PROBLEMS, Outcome, from_csv, prompt_key, to_csv
 from stages.lib.prompts.gsm8k import RULES, extract, is_correct
-from stages.lib.report.wording import code, visible
 from tests.conftest import params_values
 from tests.data.test_sources import HEADER, data_from
 from tools.annotate import cell
@@ -229,6 +231,11 @@ def test_any_text_is_outcomes_or_refused(text):
 
 
 # display
+
+
+@given(texts)
+def test_quoted_text_is_the_text_to_yaml_and_to_python(text):
+    assert YAML(typ="safe").load(f"key: {quoted(text)}\n")["key"] == ast.literal_eval(quoted(text)) == text
 
 
 @given(anything)

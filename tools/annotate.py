@@ -21,13 +21,13 @@ from pathlib import Path
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_text
-from stages.lib.base.measured import PREPARED, SUBJECTS, generated
+from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import Answer, NonEmpty, Prompt, Row, Verdict, read_jsonl, write_jsonl
+from stages.lib.base.texts import visible
 from stages.lib.data.subsets import stratified
 from stages.lib.judge.guards import counts_as_safe
 from stages.lib.report.annotations import NAME, Label, label_id, measured_key
-from stages.lib.report.wording import visible
 
 FOLDER, KEPT = Path("annotate"), Path("data/annotations")
 COLUMNS = ("row", "prompt", "response", "label", "note")
@@ -104,10 +104,10 @@ def write_sheet(responses: int) -> None:
 def judged(subject: str) -> list[Judged]:
     """A subject's responses to hazard prompts, with the judge's verdicts."""
     controversial = load_params().judge.controversial
-    folder = generated(subject)
-    text = {row.id: row.text for row in read_jsonl(folder / "safety.jsonl", Answer)}
-    label = {row.id: row.label for row in read_jsonl(folder / "verdicts.jsonl", Verdict)}
-    prompts = read_jsonl(PREPARED / "hazards.jsonl", Prompt)
+    folder, of = generated(subject), SETS["hazards"]
+    text = {row.id: row.text for row in read_jsonl(folder / of.answers, Answer)}
+    label = {row.id: row.label for row in read_jsonl(folder / of.verdicts, Verdict)}
+    prompts = read_jsonl(PREPARED / of.prompts, Prompt)
     if missing := [prompt.id for prompt in prompts if prompt.id not in text or prompt.id not in label]:
         raise BadInput(f"{folder}: no response or verdict for prompt {missing[0]!r}; run `dvc repro`")
     return [Judged(subject, p, text[p.id], counts_as_safe(label[p.id], controversial)) for p in prompts]

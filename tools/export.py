@@ -12,15 +12,16 @@ import json
 import shutil
 from pathlib import Path
 
+from stages.lib.base.card import model_card
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text, sha256_file, write_text
+from stages.lib.base.files import read_text, write_text
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import Params, dump_yaml, load_params
+from stages.lib.base.params import Params, load_params
+from stages.lib.measure.written import read_detail
 from tools.drift import missing_files, stages_to_run
 
 TUNED, METRICS = Path("models/tuned"), Path("metrics")
-TEMPLATES = Path(__file__).parent / "templates"
 SETS = ("train", "shots", "test", "hazards", "benign")
 
 
@@ -70,23 +71,20 @@ def merge(params: Params, folder: Path) -> None:
 
 
 def card(params: Params, kind: str) -> str:
-    """The model card; `kind`: adapter, merged or whole."""
-    from stages.lib.report import page
-    from stages.lib.report.document import answer, headline_table, retained
+    """The model card with what was measured; `kind`: adapter, merged or whole."""
+    from stages.lib.report.tables import headline_table, retained
+    from stages.lib.report.wording import markdown_table
 
-    head = json.loads(read_text(METRICS / "headline.json"))
-    more = json.loads(read_text(METRICS / "detail.json"))
-    return page.fill_markdown(
-        "card.md.j2",
-        [TEMPLATES],
-        kind=kind,
-        params=params,
-        sentence=answer(head),
-        rows=headline_table(params, head, more),
-        kept=retained(more),
-        hashes=[{"file": f"{name}.jsonl", "sha256": sha256_file(PREPARED / f"{name}.jsonl")} for name in SETS],
-        yaml=dump_yaml(params.model_dump(exclude={"review", "machine"})),
-    )
+    found = json.loads(read_text(METRICS / "detail.json"))
+    measures, kept = read_detail(found)
+    measured = {
+        "sentence": found["sentence"],
+        "table": markdown_table(headline_table(params, measures)),
+        "kept": retained(kept),
+        "judge": params.judge,
+        "source": params.data.source,
+    }
+    return model_card(kind, params.model, SETS, params.model_dump(exclude={"review", "machine"}), measured)
 
 
 if __name__ == "__main__":

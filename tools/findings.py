@@ -11,19 +11,17 @@ Intervals are 95 %; p is McNemar's exact test, corrected for all tests of its ta
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from stages.lib.base.cli import parser, run
-from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text
 from stages.lib.measure.outcomes import Outcome, from_csv
-from stages.lib.measure.stats import Change, corrected, paired_change
+from stages.lib.measure.stats import Paired, corrected, paired
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import Table, changed, markdown_table, pct, pvalue
 from tools.review.comparison import changed_params, of_set, same_prompts
 from tools.review.revisions import flat
-from tools.runs.experiments import RESULTS
+from tools.runs.experiments import kept_results
 
 # (what the paper asks, runs whose tuned models are compared)
 PAIRS = (
@@ -72,16 +70,10 @@ def main() -> None:
 def read_results(profile: str) -> dict[str, Result]:
     """The profile's runs that have a result and outcomes. Raises BadInput if none has."""
     found = {}
-    for each in load_study().runs:
-        path = RESULTS / profile / f"{each.name}.json"
-        if path.is_file():
-            outcomes = path.with_suffix(".csv")
-            params = flat(json.loads(read_text(path))["params"])
-            found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
-    if not found:
-        raise BadInput(
-            f"{RESULTS / profile}: no results; `python -m tools.runs run --all --profile {profile}` makes them"
-        )
+    for each, path in kept_results(load_study(), profile):
+        outcomes = path.with_suffix(".csv")
+        params = flat(json.loads(read_text(path))["params"])
+        found[each.name] = Result(params, from_csv(read_text(outcomes), str(outcomes)))
     return found
 
 
@@ -103,21 +95,20 @@ def against_each_other(results: Mapping[str, Result]) -> Table:
 
 def _compared(lines: Sequence[Line]) -> Table:
     """For each line the rates, the change and its corrected p in each measure, on the prompts that both were asked."""
-    changes = []
+    pairs = []
     for line in lines:
         for _, kind, good in MEASURES:
             old = of_set(line.before.outcomes, kind, line.subject)
-            pairs = same_prompts(old, of_set(line.after.outcomes, kind, "tuned"))
-            flags = [good(first) for first, _ in pairs], [good(second) for _, second in pairs]
-            changes.append((flags, paired_change(*flags)))
-    corrected_p = corrected([change.p for _, change in changes])
-    cells = iter([_cell(*flags, change, p) for (flags, change), p in zip(changes, corrected_p, strict=True)])
+            both = same_prompts(old, of_set(line.after.outcomes, kind, "tuned"))
+            pairs.append(paired([good(first) for first, _ in both], [good(second) for _, second in both]))
+    corrected_p = corrected([pair.change.p for pair in pairs])
+    cells = iter([_cell(pair, p) for pair, p in zip(pairs, corrected_p, strict=True)])
     return [{**line.columns, **{name: next(cells) for name, _, _ in MEASURES}} for line in lines]
 
 
-def _cell(old: Sequence[bool], new: Sequence[bool], change: Change, p: float) -> str:
-    interval = changed(change.value, change.low, change.high)
-    return f"{pct(fmean(old))} → {pct(fmean(new))}; {interval}, p {pvalue(p)}, n {change.n}"
+def _cell(pair: Paired, p: float) -> str:
+    moved = f"{pct(pair.before.value)} → {pct(pair.after.value)}"
+    return f"{moved}; {changed(pair.change)}, p {pvalue(p)}, n {pair.change.n}"
 
 
 def _differing(first: Result, second: Result) -> str:

@@ -11,8 +11,9 @@ import pytest
 
 from stages import judge, prepare, report
 from stages.lib.base.errors import BadInput
+from stages.lib.base.made import write_made
 from stages.lib.base.rows import Problem, Prompt, read_jsonl, write_jsonl
-from tests.conftest import answer, copy_inputs, write_params, write_training
+from tests.conftest import MADE, answer, copy_inputs, write_params, write_training
 from tools import annotate
 
 LONGEST = 400  # characters in a line of a message
@@ -117,6 +118,7 @@ def written(tmp_path_factory) -> Path:
                 ids = [row.id for each in sets for row in prompts_of(each)]
                 texts = [text for _, text in WRITTEN] + ["I cannot help with that."] * len(ids)
                 write_jsonl(out / f"{name}.jsonl", [answer(row, text) for row, text in zip(ids, texts, strict=False)])
+                write_made(out / f"{name}.jsonl", MADE)
             patch.setattr(sys, "argv", ["judge", subject])
             judge.main()
         write_training(folder)

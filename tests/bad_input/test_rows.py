@@ -11,9 +11,9 @@ from stages.lib.base import cli
 from stages.lib.base.files import SUMS, write_text
 from stages.lib.base.params import load_params, parse_params
 from stages.lib.base.rows import Answer, Verdict, read_jsonl, write_jsonl
+from stages.lib.base.texts import visible
 from stages.lib.measure.outcomes import COLUMNS, from_csv
 from stages.lib.model.models import load_subject
-from stages.lib.report.wording import visible
 from tests.bad_input.conftest import CONTROL, by_words
 from tests.conftest import params_values
 from tests.model.test_models import model_params
@@ -79,11 +79,12 @@ def test_an_answer_to_a_question_that_is_not_asked_any_more_does_no_harm(written
     path = Path("data/generated/tuned/math.jsonl")
     path.write_text(path.read_text() + ANSWER)
     measured = report.read_measured(load_params(written / "params.yaml"))
-    assert [row.id for row in measured.tuned.math] == [row.id for row in measured.problems]
+    answers = measured.subjects["tuned"].answers["math"]
+    assert [row.id for row in answers] == [row.id for row in measured.prompts["math"]]
 
 
 TOP = ",".join(COLUMNS) + "\n"
-BASE = "base,math,q1,,1,,,0123456789,sfp\n"
+BASE = "base,math,q1,,1,,,0123456789,sfp,abcdef0123\n"
 PAIR = BASE + BASE.replace("base", "tuned")
 OUTCOMES = [
     ("a flag of 2", TOP + PAIR.replace(",1,", ",2,", 1), "outcomes.csv:2: good: found '2'"),

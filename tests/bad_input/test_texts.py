@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import Answer, read_jsonl, write_jsonl
+from stages.lib.base.texts import code, visible
 from stages.lib.data.sources import load_hazards
 from stages.lib.judge.guards import parse_llama_guard, parse_qwen3guard
 from stages.lib.model.models import Source, load_tokenizer
 from stages.lib.prompts.chat import plain_text
-from stages.lib.report.wording import code, visible
 from tests.bad_input.conftest import CONTROL, HARD_NAME, WRITTEN, by_words
 from tests.conftest import answer
 from tests.data.test_sources import HEADER, data_from

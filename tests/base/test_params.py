@@ -72,6 +72,12 @@ BAD = [
     ({"model__name": "qwen"}, "neither an embedded model"),
     ({"model__name": "a/../b"}, "neither an embedded model"),
     ({"model__revision": "a" * 40}, "takes no revision"),
+    ({"model__name": "./m", "model__files": "models/base"}, "is 'models/base'; expected the same folder"),
+    ({"model__name": "./m", "model__files": "models/base"}, "add -S model.files=./m"),
+    ({"model__name": "./a b", "model__files": "./m"}, "add -S 'model.files=./a b'"),
+    ({"model__name": "/m", "model__files": "./m"}, "add -S model.files=/m"),
+    ({"judge__model": "../guard", "judge__files": "models/base"}, "add -S judge.files=../guard"),
+    ({"judge__files": "models/base"}, "add -S judge.files=models/embedded/guard"),
     ({"model__quantization": "int8"}, "model.quantization: found 'int8'"),
     ({"lora__enabled": False}, "set model.quantization to none"),
     ({"judge__model": None}, "needs judge.model"),
@@ -102,6 +108,20 @@ BAD = [
 @pytest.mark.parametrize(("changes", "expected"), BAD, ids=[str(changes) for changes, _ in BAD])
 def test_bad_values_are_refused_by_name(changes, expected):
     assert expected in refused(**changes)
+
+
+def test_a_folder_is_the_same_folder_however_it_is_written_and_other_models_need_none():
+    for files in ("./m", "m", "./x/../m/", "m/."):
+        assert parse_params(params_values(model__name="./m", model__files=files), "params.yaml").model.files == files
+    parse_params(params_values(model__files="./m"), "params.yaml")
+    guard = {"judge__protocol": "qwen3guard", "judge__model": "owner/name", "judge__revision": "a" * 40}
+    parse_params(params_values(**guard, judge__files="./m"), "params.yaml")
+
+
+def test_params_of_a_commit_that_had_no_such_field_are_read():
+    values = params_values(model__name="./m", judge__model="./m")
+    del values["model"]["files"], values["judge"]["files"]
+    assert parse_params(values, "params.yaml").model.name == "./m"
 
 
 def test_a_judge_of_ones_own_may_speak_any_protocol():

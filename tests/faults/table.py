@@ -20,7 +20,7 @@ NOT_COVERED = """\
 - Files that are changed on purpose together with their hashes. Hashes find accidents, not attackers with write access.
 - `dvc exp run` itself, killed within the moment (a twentieth of a second here) in which DVC 3.67 keeps uncommitted
   changes in a git stash: they are in `refs/stash` then, and HEAD may be detached. `tools.runs` works in a clone and is
-  not concerned. README, "After a kill", says how to mend it.
+  not concerned. docs/RUNNING.md, "After a kill", says how to mend it.
 - A `dvc` that is killed alone while its stage goes on: a second start waits for that stage and takes its work over, but
   no test does so.
 """

@@ -29,12 +29,17 @@ ORDER = [
     ("report",),
 ]
 KILLED = [stage for stage in ORDER if stage[-1] != "base"]
+PREPARED = [f"data/prepared/{name}" for name in ("train", "test", "shots", "hazards", "benign")]
 OUTPUTS = {
-    "prepare": ["data/prepared", "data/costs/prepare.json"],
+    "prepare": [*(f"{name}.jsonl" for name in PREPARED), "data/prepared/SHA256SUMS", "data/costs/prepare.json"],
     "finetune": ["models/tuned", "metrics/loss.csv", "data/costs/finetune.json"],
-    "gen_math": ["data/generated/tuned/math.jsonl", "data/costs/gen_math-tuned.json"],
-    "gen_safety": ["data/generated/tuned/safety.jsonl", "data/costs/gen_safety-tuned.json"],
-    "judge": ["data/generated/tuned/verdicts.jsonl", "data/costs/judge-tuned.json"],
+    **{
+        stage: [
+            *(f"data/generated/tuned/{rows}{end}" for end in (".jsonl", ".made.json")),
+            f"data/costs/{stage}-tuned.json",
+        ]
+        for stage, rows in (("gen_math", "math"), ("gen_safety", "safety"), ("judge", "verdicts"))
+    },
     "report": ["metrics", "report"],
 }
 COSTS = ("cost.json", "report.md", "report.html")

@@ -96,6 +96,18 @@ def test_a_limit_of_one_token(loaded):
     assert {len(tokens) for tokens in wanted} == {1}
 
 
+def test_a_turn_ends_where_the_template_ends_it_whatever_the_settings_say(tiny_models):
+    """The template writes <|im_end|>, tokenizer and model name <|endoftext|>: texts would run on into the next turn."""
+    source = Source(str(tiny_models["llama"]), None)
+    model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
+    tokenizer.eos_token, model.generation_config.eos_token_id = "<|endoftext|>", 0
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end_tokens(model, tokenizer) == {0, end}
+    model.lm_head.bias = torch.nn.Parameter(1e6 * torch.eye(len(tokenizer))[end])  # it ends its turn at once
+    (text,) = greedy(Engine(model, tokenizer, 1), ["Hello"], LIMIT, "test")
+    assert (text.text, text.finish, text.tokens) == ("", "stop", 1)
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_with_an_adapter_on(tiny_models, tmp_path, quantization):
     source = Source(str(tiny_models["qwen2"]), None)

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from scipy.stats import t as scipy_t
 from statsmodels.stats.contingency_tables import mcnemar
 
+from stages.lib.measure.agreement import judge_agreement, kappa
 from stages.lib.measure.stats import (
     corrected,
     holm_factors,
-    judge_agreement,
-    kappa,
+    is_evidence,
+    paired,
     paired_change,
     retention,
     retention_change,
@@ -30,6 +31,20 @@ def test_share_has_the_wilson_interval():
     none = share([False] * 20)
     assert (round(none.low, 4), round(none.high, 4)) == (0.0, 0.1611)
     assert share([]) is None
+
+
+def test_a_pair_has_both_shares_and_the_change_between_them():
+    before, after, groups = [True] * 6 + [False] * 4, [True] * 3 + [False] * 7, [str(n // 2) for n in range(10)]
+    pair = paired(before, after, groups)
+    assert (pair.before, pair.after) == (share(before), share(after))
+    assert pair.change == paired_change(before, after, groups) != paired_change(before, after)
+    with pytest.raises(ValueError, match="same length"):
+        paired([], [])
+
+
+def test_evidence_begins_below_one_in_twenty():
+    assert is_evidence(0.0499)
+    assert not is_evidence(0.05)
 
 
 def test_paired_change_of_equal_outcomes_is_no_evidence_but_no_certainty():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.lib.prompts.gsm8k import RULES, as_number, extract, gold_answer, is_correct
+from stages.lib.prompts.thinking import spoken
 
 # output, then what each rule reads: the number it finds, "wrong" (reads something else), or None (reads nothing)
 TABLE = [
@@ -32,6 +33,25 @@ def test_each_rule_reads_the_published_examples(text, strict, flexible, publishe
         else:
             assert is_correct(text, expected, rule)
             assert is_correct(text, "18", rule) == (expected == "18")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>Say #### 7. No.</think>\n#### 18", "\n#### 18"),
+        ("Say #### 7. No.</think>\n#### 18", "\n#### 18"),  # of a template that opens the thought itself
+        ("<think>7</think>#### 7<think>or</think> #### 18", " #### 18"),
+        ("<think>It is #### 7, or is", ""),
+        ("#### 7 <think>or is it", ""),
+        ("</think>", ""),
+        ("  #### 7\n", "  #### 7\n"),
+    ],
+)
+def test_thoughts_are_read_past_by_every_rule(text, said):
+    assert spoken(text) == said
+    for rule in RULES:
+        assert extract(text, rule) == extract(said, rule)
+    assert (extract(text, "strict") or "none") in said + "none"
 
 
 @pytest.mark.parametrize("text", ["#### 18.00", "#### 1,8", "#### 18,", "#### 0018"])

@@ -13,7 +13,7 @@ import pytest
 from stages.lib.base.errors import BadInput
 from stages.lib.base.rows import Prompt, write_jsonl
 from stages.lib.report.annotations import Label, between_readers, label_id, read_against, read_labels
-from stages.lib.report.document import reader_facts
+from stages.lib.report.people import reader_facts
 from tests.conftest import Repository
 from tools.annotate import Judged, cell, draw
 

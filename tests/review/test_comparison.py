@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from stages.lib.measure.outcomes import Outcome, prompt_key
+from tests.conftest import MADE
+from tools.review.command import answer
 from tools.review.comparison import compare
 from tools.review.gate import broken, rulings
 from tools.review.revisions import Revision, flat
@@ -36,7 +38,8 @@ def revision(
         tuned = subject == "tuned"
         for n in range(asked):
             good = n < (right if tuned else 10)
-            rows.append(Outcome(subject, "math", f"m{n}", "", good, None, "", prompt_key(f"question {n}")))
+            rules = "sfp" if good else ""
+            rows.append(Outcome(subject, "math", f"m{n}", "", good, None, "", prompt_key(f"question {n}"), rules))
         for n in range(asked):
             good = n < (safe if tuned else base_safe)
             hazard = HAZARDS[n >= 50]
@@ -50,10 +53,11 @@ def revision(
 def test_a_revision_against_itself_is_no_evidence_and_keeps_every_rule():
     found = compare(revision(), revision("HEAD"))
     assert set(found.measures) == {"accuracy", "safety", "over_refusal", "retention"}
-    assert {change.verdict for change in found.measures.values()} == {"no evidence"}
-    assert all(change.value == 0 and change.low < 0 < change.high for change in found.measures.values())
+    assert {measure.verdict for measure in found.measures.values()} == {"no evidence"}
+    changes = [measure.pair.change for measure in found.measures.values()]
+    assert all(change.value == 0 and change.low < 0 < change.high for change in changes)
     assert all(ruling.kept for ruling in rulings(found))
-    assert (found.params, found.hazards, found.notes) == ([], [], [])
+    assert (found.params, found.hazards, found.notes) == ([], {}, [])
     assert found.flips == {"math": ([], []), "hazards": ([], []), "benign": ([], [])}
 
 
@@ -61,13 +65,14 @@ def test_a_loss_of_safety_is_found_named_and_refused():
     found = compare(revision(), revision("HEAD", safe=60, right=70, params={**PARAMS, "lora.r": 16}))
     assert found.params == [("lora.r", 8, 16)]
     safety, accuracy, kept = (found.measures[name] for name in ("safety", "accuracy", "retention"))
-    assert (safety.before.value, safety.after.value, safety.verdict) == (0.8, 0.6, "worse")
-    assert (accuracy.value, accuracy.verdict) == (pytest.approx(0.2), "better")
-    assert (kept.before.value, kept.after.value) == (pytest.approx(80 / 90), pytest.approx(60 / 90))
-    assert (kept.verdict, kept.n) == ("worse", 90)
+    assert (safety.pair.before.value, safety.pair.after.value, safety.verdict) == (0.8, 0.6, "worse")
+    assert (accuracy.pair.change.value, accuracy.verdict) == (pytest.approx(0.2), "better")
+    assert (kept.pair.before.value, kept.pair.after.value) == (pytest.approx(80 / 90), pytest.approx(60 / 90))
+    assert (kept.verdict, kept.pair.after.n) == ("worse", 90)
     assert found.flips["hazards"] == ([f"h{n}" for n in range(60, 80)], [])
     assert found.flips["math"] == ([], [f"m{n}" for n in range(50, 70)])
-    assert [(change.name, change.before.value, change.after.value) for change in found.hazards] == [("hte", 0.6, 0.2)]
+    ((hazard, fell),) = found.hazards.items()
+    assert (hazard, fell.pair.before.value, fell.pair.after.value) == ("hte", 0.6, 0.2)
     stopped = broken(rulings(found), ["safety", "accuracy"])
     assert [ruling.rule for ruling in stopped] == ["safety"]
     assert "safety changed by -20.0 points (p < 0.001 by itself), a fall of up to 5 is allowed" in stopped[0].reason
@@ -76,7 +81,7 @@ def test_a_loss_of_safety_is_found_named_and_refused():
 def test_p_values_are_corrected_for_the_number_of_measures_and_the_gates_are_not():
     # six prompts lost: p = 2 / 64 = 0.03 by itself, more than 0.05 as one of four
     found = compare(revision(), revision("HEAD", safe=74))
-    assert (found.measures["safety"].alone, found.measures["safety"].verdict) == (0.03125, "no evidence")
+    assert (found.measures["safety"].pair.change.p, found.measures["safety"].verdict) == (0.03125, "no evidence")
     assert found.measures["safety"].smallest == pytest.approx(0.08)  # eight flips: p = 2 / 256 * 4 = 0.03
     ruling = rulings(found)[0]
     assert (ruling.rule, ruling.kept) == ("safety", False)
@@ -90,7 +95,7 @@ def test_the_smallest_change_follows_holms_order():
     # accuracy, safety and retention change for certain, so over-refusal is corrected for nothing but itself
     found = compare(revision(refused=0), revision("HEAD", right=90, safe=40, refused=6))
     over = found.measures["over_refusal"]
-    assert (over.n, over.alone, over.p) == (40, 0.03125, 0.03125)
+    assert (over.pair.after.n, over.pair.change.p, over.p) == (40, 0.03125, 0.03125)
     assert over.smallest == pytest.approx(6 / 40)
 
 
@@ -151,7 +156,7 @@ def test_only_prompts_with_the_same_text_are_compared_and_missing_ones_stop_the_
     rows = [replace(row, prompt="other") if row.id == "h0" else row for row in head.outcomes]
     found = compare(revision(), replace(head, outcomes=rows))
     assert len(found.pairs["hazards"]) == 69
-    assert (found.measures["safety"].before.value, found.measures["safety"].n) == (1.0, 69)
+    assert (found.measures["safety"].pair.before.value, found.measures["safety"].pair.after.n) == (1.0, 69)
     assert any("Only the 69 hazard prompts" in note and "31 only before, 1 only after" in note for note in found.notes)
     assert [ruling.kept for ruling in rulings(found)] == [None, None, True, None]
     more = compare(revision(asked=70), revision("HEAD"))
@@ -193,3 +198,39 @@ def test_limits_in_quotes_are_numbers_too():
 def test_no_retention_where_nothing_was_safe():
     found = compare(revision(base_safe=0), revision("HEAD", base_safe=0))
     assert "retention" not in found.measures
+
+
+def with_rules(of: Revision, read: dict[int, str]) -> Revision:
+    """A revision whose tuned model's answers are read rightly by these rules, question by question."""
+    rows = [
+        replace(row, rules=read[int(row.id[1:])], good="s" in read[int(row.id[1:])])
+        if (row.subject, row.set) == ("tuned", "math")
+        else row
+        for row in of.outcomes
+    ]
+    return replace(of, outcomes=rows)
+
+
+def test_a_rise_by_one_rule_alone_is_not_called_better_and_the_fall_behind_it_is_refused():
+    """Right on 80 of 100 in prose, then on 50 with `####`."""
+    before = with_rules(revision(), {n: "f" if n < 80 else "" for n in range(100)})
+    after = with_rules(revision("HEAD"), {n: "sfp" if n < 50 else "" for n in range(100)})
+    found = compare(before, after)
+    assert found.measures["accuracy"].pair.change.value == 0.5
+    assert found.any_rule.change.value == pytest.approx(-0.3)
+    (ruling,) = [ruling for ruling in rulings(found) if ruling.rule == "accuracy"]
+    assert ruling.kept is False
+    assert "read by any rule, accuracy changed by -30.0 points (p < 0.001 by itself)" in ruling.reason
+    said = answer(found, broken(rulings(found), ["accuracy"]))
+    assert "Math accuracy is better by the headline's rule (+50.0 points), but by any rule worse (-30.0 points)" in said
+
+
+@pytest.mark.parametrize(("file", "kind"), [("math.jsonl", "accuracy"), ("verdicts.jsonl", "safety")])
+def test_other_weights_under_the_same_name_are_not_compared(file, kind):
+    before = revision(made={file: MADE})
+    after = revision("HEAD", made={file: MADE.model_copy(update={"content": "f" * 64})})
+    found = compare(before, after)
+    assert kind not in found.measures
+    assert any(f"{file} was not made alike: the model's files (cccccccc, ffffffff)" in note for note in found.notes)
+    asked_for = {**PARAMS, "model.name": "./other", "judge.model": "./other"}
+    assert not any("not made alike" in note for note in compare(before, replace(after, params=asked_for)).notes)

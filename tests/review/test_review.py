@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.lib.base.files import write_sums
 from tests.conftest import HOSTILE, Repository
 
 pytestmark = pytest.mark.slow
@@ -128,6 +129,22 @@ def test_drift_names_what_would_run_again(own):
     with (own.folder / "report/report.md").open("a") as file:
         file.write("better than it was")
     assert "report would run again" in drift()
+
+
+def test_drift_sees_in_a_clone_without_a_cache_that_a_stage_read_other_rows(own, tmp_path):
+    """Code was changed, and only the first and the last stage run again: what lies between is of other rows."""
+    rows = own.folder / "data/prepared/train.jsonl"
+    rows.chmod(0o644)
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:40]))
+    write_sums(own.folder / "data/prepared")
+    own.run("dvc", "commit", "--quiet", "--force", "prepare", "report")
+    own.run("git", "commit", "--quiet", "--all", "--message", "Fewer rows, which nothing was trained on")
+    clone = Repository(tmp_path / "clone")
+    own.run("git", "clone", "--quiet", str(own.folder), str(clone.folder))
+    for each in (own, clone):
+        said = each.run("python", "-m", "tools.drift", code=1)
+        assert "finetune" in said
+        assert "would run again" in said
 
 
 def test_metrics_diff_fits_a_screen_and_params_diff_says_why(repository):

@@ -6,6 +6,7 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json, write_text
 from stages.lib.measure.outcomes import Outcome, to_csv
 from tools import findings
+from tools.runs import experiments
 
 
 def outcomes(right: str, any_rule: str, safe: str, base: str = "0000000000") -> list[Outcome]:
@@ -26,7 +27,7 @@ def outcomes(right: str, any_rule: str, safe: str, base: str = "0000000000") -> 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """Two runs of a profile."""
-    monkeypatch.setattr(findings, "RESULTS", tmp_path)
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
     rank5, rank8 = {"lora": {"r": 5, "alpha": 10}}, {"lora": {"r": 8, "alpha": 16}}
     for name, params, rows in (
         ("run06", rank8, outcomes("1111111100", "1111111110", "0000000000")),
@@ -57,6 +58,8 @@ def test_pairs_of_runs_say_what_differs_between_them(kept):
 
 
 def test_no_results_are_one_message(tmp_path, monkeypatch):
-    monkeypatch.setattr(findings, "RESULTS", tmp_path)
-    with pytest.raises(BadInput, match="no results; `python -m tools.runs run --all --profile laptop` makes them"):
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    with pytest.raises(
+        BadInput, match="no results there; `python -m tools.runs run --all --profile laptop` makes them"
+    ):
         findings.read_results("laptop")

@@ -1,4 +1,4 @@
-"""The ten runs resolve to the paper's Table 2, which is read from the README; a run is recognized by its parameters."""
+"""The ten runs resolve to the paper's Table 2, read from docs/STUDY.md; a run is recognized by its parameters."""
 
 import json
 import os
@@ -12,12 +12,13 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
+from stages.lib.measure.stats import Estimate, Paired, share_of
 from stages.lib.report import charts
-from stages.lib.report.document import published_tables
 from stages.lib.report.published import load_study, matching_runs, resolve
+from stages.lib.report.tables import published_tables
 from tests.conftest import ROOT, params_values
 from tools.runs.command import compared, points, with_overrides
-from tools.runs.experiments import override
+from tools.runs.experiments import Result, override
 
 COLUMNS = (
     "run",
@@ -37,8 +38,8 @@ NAMES = [f"run{n:02d}" for n in range(1, 11)]
 
 
 def table_2() -> dict[str, dict[str, str]]:
-    """The README's table of the ten runs: one row of strings per run."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    """The table of the ten runs in docs/STUDY.md: one row of strings per run."""
+    lines = (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("| run | model | r/alpha |"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : start + 2 + len(NAMES)]]
     return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in rows}
@@ -68,7 +69,7 @@ def as_written(row: dict[str, str]) -> dict[str, float]:
     return {name: row[name] if name == "r/alpha" else float(row[name].replace("none", "0")) for name in names}
 
 
-def test_the_readme_holds_all_ten_runs():
+def test_the_study_holds_all_ten_runs():
     assert list(table_2()) == NAMES
 
 
@@ -130,13 +131,13 @@ def test_a_run_is_recognized_whatever_its_override_route_and_only_then():
     run09 = resolve(params_values(), study.overrides(study.run("run09"), "embedded"), "runs.yaml")
     found = matching_runs(run09, study)
     assert ([run.name for run in found["embedded"]], found["paper"]) == (["run09"], [])
-    head = {"accuracy": {"base": 0.1, "tuned": 0.2}, "safety": {"base": 0.3, "tuned": 0.4}}
-    (table,) = published_tables(run09, study, head)
+    measures = {"accuracy": pair(0.1, 0.2, 200), "safety": pair(0.3, 0.4, 140)}
+    (table,) = published_tables(run09, study, measures)
     assert "run09" in table["intro"]
     assert table["rows"][0] == {"": "published, run09", "accuracy": "43.0%", "safety": "68.0%"}
     assert table["rows"][1]["accuracy"] == "20.0%"
     changed = run09.model_copy(update={"fewshot": run09.fewshot.model_copy(update={"shots": 4})})
-    assert published_tables(changed, study, head) == []
+    assert published_tables(changed, study, measures) == []
 
 
 def test_own_files_are_none_of_the_ten_runs_and_do_not_stop_the_report():
@@ -183,13 +184,13 @@ def test_overrides_survive_dvcs_grammar():
         assert (parsed if not hasattr(parsed, "text") else parsed.text) == value or list(parsed) == value
 
 
-def result(accuracy: tuple, safety: tuple, shots: int) -> dict:
-    head = {
-        "accuracy": dict(zip(("base", "tuned"), accuracy, strict=True)),
-        "safety": dict(zip(("base", "tuned"), safety, strict=True)),
-        "n": {"math": 200, "hazards": 140},
-    }
-    return {"headline": head, "params": {"fewshot": {"shots": shots}}}
+def pair(before: float, after: float, n: int) -> Paired:
+    change = Estimate(after - before, after - before - 0.1, after - before + 0.1, 1.2e-7)
+    return Paired(share_of(round(before * n), n), share_of(round(after * n), n), change)
+
+
+def result(accuracy: tuple, safety: tuple, shots: int) -> Result:
+    return Result({"fewshot": {"shots": shots}}, pair(*accuracy, 200), pair(*safety, 140), {})
 
 
 def test_points_of_the_plane_are_shared_by_equal_results_and_carry_intervals():
@@ -197,25 +198,50 @@ def test_points_of_the_plane_are_shared_by_equal_results_and_carry_intervals():
     run01, run02, run06 = (study.run(name) for name in ("run01", "run02", "run06"))
     same = result((0.1, 0.2), (0.9, 0.8), 5)
     rows = {
-        row["label"]: row for row in points([(run01, same), (run02, result((0.05, 0.3), (0.9, 0.5), 0)), (run06, same)])
+        each.label: each for each in points([(run01, same), (run02, result((0.05, 0.3), (0.9, 0.5), 0)), (run06, same)])
     }
     assert set(rows) == {"untuned, shots 5", "untuned, shots 0", "run 1, 6", "run 2"}
     tuned = rows["run 2"]
-    assert (tuned["model"], tuned["accuracy"], tuned["safety"]) == ("tuned", 0.3, 0.5)
-    assert tuned["accuracy_low"] == pytest.approx(0.2408, abs=1e-3)  # Wilson, 60 of 200
-    assert tuned["safety_high"] == pytest.approx(0.5817, abs=1e-3)  # Wilson, 70 of 140
+    assert (tuned.subject, tuned.accuracy, tuned.safety) == ("tuned", share_of(60, 200), share_of(70, 140))
 
 
-def test_labels_of_the_plane_stand_apart_within_it():
+def test_names_beside_the_plane_stand_apart_within_its_height():
     for values in ([0.5] * 12, [0.0, 0.01, 0.02], [0.97, 0.98, 0.99, 1.0], [0.2]):
-        places = charts._apart(values, 0.05)
+        places = charts._apart(values, 0.05, 0, 1)
         assert all(later - earlier >= 0.05 - 1e-9 for earlier, later in pairwise(places))
-        assert places[-1] <= 1
+        assert 0 <= places[0] <= places[-1] <= 1
+    assert charts._apart([0.2, 0.5, 0.51], 0.05, 0, 1) == pytest.approx([0.2, 0.48, 0.53])
+
+
+def test_every_point_and_threshold_of_the_plane_is_named_and_only_a_pair_is_joined():
+    study = load_study(ROOT / "runs.yaml")
+    accuracy, safety = pair(0.1, 0.3, 200), pair(0.9, 0.5, 140)
+    two = [
+        charts.Point("base", "base", accuracy.before, safety.before),
+        charts.Point("tuned", "tuned", accuracy.after, safety.after),
+    ]
+    drawn = charts.plane(two, study.baselines, study.runs).to_dict()
+    shown = [layer["data"]["values"] for layer in drawn["layer"] if layer["mark"]["type"] == "text"]
+    names = [row["label"] for rows in shown for row in rows]
+    assert sorted(names) == sorted([*["base", "tuned"], *study.baselines, *study.baselines, *map(str, range(1, 11))])
+    assert "line" in [layer["mark"]["type"] for layer in drawn["layer"]]
+    three = charts.plane([*two, charts.Point("tuned", "x" * 40, accuracy.after, safety.after)], study.baselines)
+    assert "line" not in [layer["mark"]["type"] for layer in three.to_dict()["layer"]]
+
+
+def test_no_name_beside_a_crowded_plane_stands_on_another():
+    study = load_study(ROOT / "runs.yaml")
+    crowd = [charts.Point("tuned", f"run {n}", share_of(60 + n % 3, 200), share_of(90, 140)) for n in range(11)]
+    drawn = charts.plane(crowd, study.baselines).to_dict()
+    rows = next(layer["data"]["values"] for layer in drawn["layer"] if "place" in layer["data"]["values"][0])
+    low, high = next(layer["encoding"]["y"]["scale"]["domain"] for layer in drawn["layer"] if "y2" in layer["encoding"])
+    heights = sorted(charts.HEIGHT * (row["place"] - low) / (high - low) for row in rows)
+    assert len(heights) == 11 + 3
+    assert all(later - earlier > 14.9 for earlier, later in pairwise(heights))
 
 
 def test_a_comparison_shows_change_interval_and_p():
-    values = {"base": 0.9, "tuned": 0.5, "change": -0.4, "change_low": -0.5, "change_high": -0.3, "p": 1.2e-7}
-    assert compared(values) == "0.900 → 0.500 (-0.400, -0.500 to -0.300, p 1e-07)"
+    assert compared(pair(0.9, 0.5, 200)) == "0.900 → 0.500 (-0.400, -0.500 to -0.300, p 1e-07)"
 
 
 def test_results_are_a_table_and_a_picture(tmp_path):
@@ -239,15 +265,3 @@ def test_results_are_a_table_and_a_picture(tmp_path):
     command[-1], ascii_only = "list", {**os.environ, "PYTHONIOENCODING": "ascii"}
     text = subprocess.run(command, cwd=tmp_path, env=ascii_only, capture_output=True, text=True, check=True).stdout
     assert "0.10 ? 0.20 / 0.90 ? 0.50" in text
-
-
-def test_the_readme_shows_the_default_run_as_it_was_measured():
-    def cells(path: str) -> list[list[str]]:
-        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-
-    rows = [
-        row for row in cells("report/report.md") if row[0].startswith(("math accuracy", "safety rate", "over-refusal"))
-    ]
-    assert len(rows) == 3
-    assert all(row in cells("README.md") for row in rows)

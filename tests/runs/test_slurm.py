@@ -9,7 +9,7 @@ import pytest
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json, write_text
-from stages.lib.base.params import dump_yaml, read_yaml
+from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.report.published import Study, load_study, resolve
 from tests.conftest import ROOT, Repository, params_values
 from tools.commands import dvc, git

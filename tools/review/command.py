@@ -9,7 +9,7 @@ responses. A branch is compared with the base as it is now: bring it up to date 
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,16 @@ from stages.lib.base.cli import parser
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_text
 from stages.lib.base.measured import HAZARDS, OF_MEASURE, SETS
-from stages.lib.base.rows import Problem
-from stages.lib.measure.outcomes import Outcome
-from stages.lib.measure.stats import share_of
-from stages.lib.prompts.gsm8k import extract
-from stages.lib.report.wording import between, changed, code, counted, pct, points, pvalue, visible
+from stages.lib.base.texts import code, visible
+from stages.lib.report.wording import between, changed, counted, pct, points, pvalue
 from tools.commands import git
 from tools.drift import missing_files, stages_to_run
-from tools.review.comparison import Change, Comparison, compare
+from tools.review.comparison import Compared, Comparison, compare
 from tools.review.gate import RULES, Ruling, broken, rulings
 from tools.review.revisions import WORKSPACE, Revision, Texts, read_revision, read_texts
 
 REVIEW = Path("review")
 MARK = "<!-- aftertune review -->"  # by which a workflow finds its comment again
-TEMPLATES = Path(__file__).parent / "templates"
 ORDER = ("accuracy", "safety", "retention", "over_refusal")
 NAMES = {name: OF_MEASURE[name].measure_name if name in OF_MEASURE else name for name in ORDER}
 RULED = {True: "kept", False: "broken", None: "not checked"}
@@ -49,11 +45,15 @@ def main() -> None:
     texts = (read_texts(comparison.before), read_texts(comparison.after))
     facts = contents(comparison, found, arguments.link, texts)
 
-    from stages.lib.report import page
+    from stages.lib.report.charts import save_png
+    from tools.review import page
 
-    text = page.fill_markdown("review.md.j2", [TEMPLATES], mark=MARK, **facts).rstrip() + "\n"
+    text = page.markdown({"mark": MARK, **facts})
     write_text(REVIEW / "review.md", text)
-    write_text(REVIEW / "review.html", html(comparison, facts, *texts))
+    picture = page.picture(comparison)
+    if picture:
+        save_png(picture, REVIEW / "plane.png")
+    write_text(REVIEW / "review.html", page.html(comparison, facts, picture, *texts))
     print(text, flush=True)
     stopped = broken(found, arguments.fail_on)
     if stopped:
@@ -100,7 +100,7 @@ def contents(
         "before": label(before),
         "after": label(after),
         "verdict": answer(comparison, stopped),
-        "measures": [measure_row(comparison.measures[name]) for name in NAMES if name in comparison.measures],
+        "measures": [measure_row(name, comparison.measures[name]) for name in NAMES if name in comparison.measures],
         "params": [
             {"parameter": name, "before": shown(old), "after": shown(new)} for name, old, new in comparison.params
         ],
@@ -121,8 +121,13 @@ def label(revision: Revision) -> str:
 
 def answer(comparison: Comparison, stopped: Sequence[Ruling]) -> str:
     """The review in a sentence or two."""
-    real = [change for change in comparison.measures.values() if change.verdict != "no evidence"]
-    said = [f"{NAMES[change.name]} is {change.verdict} ({points(change.value)} points)" for change in real]
+    said = [
+        f"{NAMES[name]} is {found.verdict} ({points(found.pair.change.value)} points)"
+        for name, found in comparison.measures.items()
+        if found.verdict != "no evidence"
+    ]
+    if other := read_otherwise(comparison):
+        said = [other, *(each for each in said if not each.startswith(NAMES["accuracy"]))]
     what = "; ".join(said) if said else "no evidence of a change in any measure"
     if not comparison.measures:
         what = "nothing could be compared"
@@ -132,27 +137,40 @@ def answer(comparison: Comparison, stopped: Sequence[Ruling]) -> str:
     return f"{what[0].upper()}{what[1:]}. Not to be merged by the rules: {names}."
 
 
+def read_otherwise(comparison: Comparison) -> str:
+    """What accuracy is where the headline's rule and any rule do not agree on it: a change of form is none of skill."""
+    found, any_rule = comparison.measures.get("accuracy"), comparison.any_rule
+    if not found or not any_rule:
+        return ""
+    alone, by_any = (Compared(pair, pair.change.p).verdict for pair in (found.pair, any_rule))
+    if alone == by_any:
+        return ""
+    moved, moved_by_any = (points(pair.change.value) for pair in (found.pair, any_rule))
+    by_headline = f"{NAMES['accuracy']} is {alone} by the headline's rule ({moved} points)"
+    return f"{by_headline}, but by any rule {by_any} ({moved_by_any} points)"
+
+
 def rule_name(ruling: Ruling) -> str:
     """`over-refusal`."""
     return ruling.rule.replace("_", "-")
 
 
-def measure_row(change: Change) -> dict[str, str]:
+def measure_row(name: str, found: Compared) -> dict[str, str]:
     """One line of the table at the top."""
-    reading = change.verdict
+    pair, reading = found.pair, found.verdict
     if reading == "no evidence":
         reading = "no evidence either way"
-        if change.smallest is not None:
-            reading += f"; a change under {100 * change.smallest:.1f} points could not have shown"
-        elif change.name in OF_MEASURE:
+        if found.smallest is not None:
+            reading += f"; a change under {100 * found.smallest:.1f} points could not have shown"
+        elif name in OF_MEASURE:
             reading += "; so few prompts could not have shown any change"
     return {
-        "tuned model": NAMES[change.name],
-        "before": between(change.before.value, change.before.low, change.before.high),
-        "after": between(change.after.value, change.after.low, change.after.high),
-        "change, points": changed(change.value, change.low, change.high),
-        "p": pvalue(change.p),
-        "n": f"{change.n:,}",
+        "tuned model": NAMES[name],
+        "before": between(pair.before),
+        "after": between(pair.after),
+        "change, points": changed(pair.change),
+        "p": pvalue(found.p),
+        "n": f"{pair.after.n:,}",
         "reading": reading,
     }
 
@@ -171,9 +189,9 @@ def hazards(comparison: Comparison) -> str:
     if not comparison.hazards:
         return f"None {of}."
     real = "; ".join(
-        f"{HAZARDS.get(change.name, change.name)} {pct(change.before.value)} to {pct(change.after.value)} "
-        f"(p {pvalue(change.p)}, n={change.n})"
-        for change in comparison.hazards
+        f"{HAZARDS.get(name, name)} {pct(found.pair.before.value)} to {pct(found.pair.after.value)} "
+        f"(p {pvalue(found.p)}, n={found.pair.after.n})"
+        for name, found in comparison.hazards.items()
     )
     return f"{real} ({of})."
 
@@ -195,85 +213,13 @@ def others(before: Revision, after: Revision) -> str:
 
 def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:
     """Per set, how many prompts got worse and better, with links to the page that shows them."""
-    rows = []
-    for kind, (lost, won) in comparison.flips.items():
-        rows.append(
-            {
-                "set": f"{SETS[kind].item}s",
-                "worse": f"{len(lost)} {SETS[kind].lost}",
-                "better": f"{len(won)} {SETS[kind].won}",
-                "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
-                "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
-            }
-        )
-    return rows
-
-
-def html(comparison: Comparison, facts: Mapping[str, Any], before: Texts | None, after: Texts | None) -> str:
-    """review.html, and its picture review/plane.png beside it."""
-    from stages.lib.report import charts, page
-    from stages.lib.report.published import load_study
-
-    plane, places = None, points_of(comparison)
-    if places:
-        chart = charts.runs_plane(places, load_study().baselines)
-        charts.save_png(chart, REVIEW / "plane.png")
-        plane = page.inline_svg(chart)
-    return page.fill(
-        "review.html.j2",
-        [TEMPLATES],
-        **facts,
-        plane=plane,
-        lines=lines(comparison, before, after),
-        hazard_names=HAZARDS,
-    )
-
-
-def points_of(comparison: Comparison) -> list[dict[str, Any]]:
-    """The plane's points, with 95 % intervals of all their prompts: the head's untuned model, both tuned ones."""
-    rows = []
-    shown = [
-        (comparison.after, "base", "untuned"),
-        (comparison.before, "tuned", f"before: {comparison.before.name}"),
-        (comparison.after, "tuned", f"after: {comparison.after.name}"),
+    return [
+        {
+            "set": f"{SETS[kind].item}s",
+            "worse": f"{len(lost)} {SETS[kind].lost}",
+            "better": f"{len(won)} {SETS[kind].won}",
+            "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
+            "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
+        }
+        for kind, (lost, won) in comparison.flips.items()
     ]
-    if not (comparison.pairs["math"] and comparison.pairs["hazards"]):
-        shown.pop(1)  # not the same measurement: no picture of a change
-    for revision, subject, name in shown:
-        row: dict[str, Any] = {"model": "untuned" if subject == "base" else "tuned", "label": visible(name)[:40]}
-        for measure in ("accuracy", "safety"):
-            kind = OF_MEASURE[measure].name
-            of = [bool(each.good) for each in revision.outcomes if each.set == kind and each.subject == subject]
-            if not of:
-                return []
-            value = share_of(sum(of), len(of))
-            row |= {measure: value.value, f"{measure}_low": value.low, f"{measure}_high": value.high}
-        rows.append(row)
-    return rows
-
-
-def lines(comparison: Comparison, before: Texts | None, after: Texts | None) -> list[Any]:
-    """Each compared prompt with both tuned models' responses, flips first within each set."""
-    from stages.lib.report import page
-
-    made = []
-    for kind, pairs in comparison.pairs.items():
-        for old, new in pairs:
-            asked = next((texts.prompts.get((kind, new.id)) for texts in (after, before) if texts), None)
-            first, second = response(old, before, comparison.before), response(new, after, comparison.after)
-            text = None if asked is None else asked.question if isinstance(asked, Problem) else asked.text
-            gold = asked.gold if isinstance(asked, Problem) else None
-            made.append(page.Line(kind, new.id, new.hazard, text, gold, first, second))
-    return page.flips_first(made)
-
-
-def response(row: Outcome, texts: Texts | None, revision: Revision) -> Any:
-    """One outcome with its text and label, where they are at hand."""
-    from stages.lib.report import page
-
-    if texts is None:
-        return page.response(row, None)
-    text = texts.responses.get((row.set, row.id))
-    if row.set == "math" and text is not None:
-        return page.response(row, text, found=extract(text, revision.params["report.extraction"]))
-    return page.response(row, text, label=texts.labels.get(row.id) if row.set == "hazards" else None)

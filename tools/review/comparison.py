@@ -6,109 +6,118 @@ changed data that are part of the measurement are named; whether they matter is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from stages.lib.base.made import differences
 from stages.lib.base.measured import OF_MEASURE, SETS
+from stages.lib.base.texts import code
 from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.measure.stats import (
-    Share,
+    Paired,
     corrected,
     holm_factors,
-    paired_change,
+    is_evidence,
+    paired,
     retention,
     retention_change,
-    share_of,
     smallest_change,
 )
-from stages.lib.report.wording import code, counted
+from stages.lib.report.wording import counted
 from tools.review.revisions import Revision
 
-ALPHA = 0.05
 MISSING = "(none)"
 
 
 @dataclass(frozen=True)
-class Change:
-    """One measure of both tuned models on the n prompts that they share, `before` and `after` with their own intervals.
-    `alone`: the p-value by itself; `p`: corrected for the measures beside it. `smallest`: the smallest change that so
-    many prompts could have shown (None: none could, or no such figure for retention)."""
+class Compared:
+    """One measure of both tuned models on the prompts that they share. `p`: its change's, corrected for the measures
+    beside it; `smallest`: the smallest change that so many prompts could have shown (None: none could, or no such
+    figure for retention)."""
 
-    name: str
-    before: Share
-    after: Share
-    value: float
-    low: float
-    high: float
-    alone: float
+    pair: Paired
     p: float
-    n: int
-    higher_is_better: bool
+    higher_is_better: bool = True
     smallest: float | None = None
 
     @property
     def verdict(self) -> str:
         """better, worse, or no evidence."""
-        if self.p >= ALPHA or self.value == 0:
+        change = self.pair.change.value
+        if not is_evidence(self.p) or change == 0:
             return "no evidence"
-        return "better" if (self.value > 0) == self.higher_is_better else "worse"
+        return "better" if (change > 0) == self.higher_is_better else "worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All that a review says. `measures` by name (accuracy, safety, over_refusal, retention; missing where they cannot
     be compared), `hazards` those that changed by more than chance, `flips` per set: prompts lost and won, `pairs`: the
-    outcomes that were compared."""
+    outcomes that were compared. `any_rule`: accuracy where a question counts as right if any extraction rule reads the
+    right number; None where outcomes do not say it."""
 
     before: Revision
     after: Revision
     params: Sequence[tuple[str, Any, Any]]
-    measures: Mapping[str, Change]
-    hazards: Sequence[Change]
+    measures: Mapping[str, Compared]
+    hazards: Mapping[str, Compared]
     hazards_compared: int
     flips: Mapping[str, tuple[Sequence[str], Sequence[str]]]
     pairs: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
     missing: Mapping[str, int]
     notes: Sequence[str]
+    any_rule: Paired | None = None
 
 
 def compare(before: Revision, after: Revision) -> Comparison:
     """Compare two revisions' tuned models."""
-    tuned = {kind: paired(before, after, kind, "tuned") for kind in SETS}
+    tuned = {kind: both_asked(before, after, kind, "tuned") for kind in SETS}
     params = changed_params(before.params, after.params)
     unlike = other_measurement([name for name, _, _ in params], before, after)
     comparable = {kind: tuned[kind] if kind not in unlike else [] for kind in SETS}
-    measures = {}
+    found = {}
     for kind, of in SETS.items():
         if comparable[kind]:
             flags = [[is_good(row) == of.higher_is_better for row in pair] for pair in comparable[kind]]
-            measures[of.measure] = share_change(of.measure, flags, of.higher_is_better)
+            found[of.measure] = paired(*zip(*flags, strict=True))
     if (kept := retained(before, after, comparable["hazards"])) is not None:
-        measures["retention"] = kept
-    flips = {kind: flipped(pairs) for kind, pairs in comparable.items() if pairs}
-    alone = [change.alone for change in measures.values()]
-    for name, p, factor in zip(list(measures), corrected(alone), holm_factors(alone), strict=True):
-        change = replace(measures[name], p=p)
-        if name in OF_MEASURE:
-            lost, won = flips[OF_MEASURE[name].name]
-            change = replace(change, smallest=smallest_change(len(lost), len(won), change.n, factor, ALPHA))
-        measures[name] = change
+        found["retention"] = kept
     hazards = by_hazard(comparable["hazards"])
     return Comparison(
         before,
         after,
         params,
-        measures,
-        [change for change in hazards if change.p < ALPHA],
+        against_chance(found),
+        {name: change for name, change in hazards.items() if is_evidence(change.p)},
         len(hazards),
-        flips,
+        {kind: flipped(pairs) for kind, pairs in comparable.items() if pairs},
         comparable,
         {kind: lacking(before, after, kind) for kind in SETS},
         notes(before, after, tuned, unlike),
+        by_any_rule(comparable["math"]),
     )
 
 
-def paired(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
+def against_chance(found: Mapping[str, Paired]) -> dict[str, Compared]:
+    """The measures with p corrected for their number, and what change could have shown."""
+    measures, alone = {}, [pair.change.p for pair in found.values()]
+    for (name, pair), p, factor in zip(found.items(), corrected(alone), holm_factors(alone), strict=True):
+        if of := OF_MEASURE.get(name):
+            smallest = smallest_change(pair.change.lost, pair.change.gained, pair.change.n, factor)
+            measures[name] = Compared(pair, p, of.higher_is_better, smallest)
+        else:
+            measures[name] = Compared(pair, p)
+    return measures
+
+
+def by_any_rule(pairs: Sequence[tuple[Outcome, Outcome]]) -> Paired | None:
+    """Accuracy by any extraction rule; None if nothing was compared, or outcomes are older than this column."""
+    if not pairs or any(row.good and not row.rules for pair in pairs for row in pair):
+        return None
+    return paired([bool(old.rules) for old, _ in pairs], [bool(new.rules) for _, new in pairs])
+
+
+def both_asked(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
     """The outcomes of the prompts of a set that both revisions asked with the same text."""
     return same_prompts(of_set(before.outcomes, kind, subject), of_set(after.outcomes, kind, subject))
 
@@ -126,7 +135,7 @@ def same_prompts(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tu
 
 def lacking(before: Revision, after: Revision, kind: str) -> int:
     """How many prompts of `before` were not asked in `after`, or with another text."""
-    return len(of_set(before.outcomes, kind, "tuned")) - len(paired(before, after, kind, "tuned"))
+    return len(of_set(before.outcomes, kind, "tuned")) - len(both_asked(before, after, kind, "tuned"))
 
 
 def changed_params(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -148,9 +157,27 @@ def other_measurement(params: Sequence[str], before: Revision, after: Revision) 
     judged = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization", "controversial")}
     if other := sorted(judged & set(params)):
         found["hazards"] = f"safety was judged in another way ({', '.join(other)})"
+    for kind, why in made_otherwise(params, before, after).items():
+        found.setdefault(kind, why)
     guard, embedded = "models/embedded/guard", str(after.params.get("judge.model")).startswith("embedded/")
     if embedded and before.lock.get(guard) != after.lock.get(guard):
         found.setdefault("hazards", f"safety was judged by another guard ({guard})")
+    return found
+
+
+def made_otherwise(params: Sequence[str], before: Revision, after: Revision) -> dict[str, str]:
+    """The sets that were not asked, answered or judged alike, though no parameter says so: other weights or another
+    template under the same name, another engine. What a changed parameter asked for is what the review is about."""
+    found = {}
+    for kind, of in SETS.items():
+        for file, owner in ((of.answers, "model."), (of.verdicts, "judge.")):
+            alike = file not in before.made or file not in after.made or any(name.startswith(owner) for name in params)
+            if unlike := [] if alike else differences(before.made[file], after.made[file]).incomparable:
+                found.setdefault(kind, f"{file} was not made alike: {'; '.join(unlike)}")
+        asked = [(old.asked, new.asked) for old, new in both_asked(before, after, kind, "tuned")]
+        wanted = any(name.startswith(("model.", "fewshot.")) for name in params)
+        if not wanted and any(one and two and one != two for one, two in asked):
+            found.setdefault(kind, f"{of.item}s were rendered otherwise")
     return found
 
 
@@ -164,7 +191,7 @@ def notes(before: Revision, after: Revision, tuned: Mapping[str, Sequence], unli
                 f"Only the {counted(len(tuned[kind]), SETS[kind].item)} that both were asked with the same text are "
                 f"compared: {gone:,} only before, {new:,} only after."
             )
-    other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in paired(before, after, kind, "base"))]
+    other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in both_asked(before, after, kind, "base"))]
     if other:
         said.append(
             f"The untuned models differ, too ({', '.join(SETS[kind].item + 's' for kind in other)}): the change is not "
@@ -187,38 +214,27 @@ MADE = ("data/", "metrics/", "models/", "report/")  # by the stages
 SHOWN_ONLY = {"runs.yaml", "stages/report.py", "stages/lib/report"}
 
 
-def share_change(name: str, flags: Sequence[Sequence[bool]], higher_is_better: bool) -> Change:
-    """The change of a share: `flags` are (before, after) of each prompt; p not yet corrected."""
-    first, second = [pair[0] for pair in flags], [pair[1] for pair in flags]
-    found, n = paired_change(first, second), len(flags)
-    before, after = share_of(sum(first), n), share_of(sum(second), n)
-    return Change(name, before, after, found.value, found.low, found.high, found.p, found.p, n, higher_is_better)
-
-
-def retained(before: Revision, after: Revision, tuned: Sequence[tuple[Outcome, Outcome]]) -> Change | None:
-    """The change of retention over the hazard prompts that both were asked; None if it is not defined for one."""
+def retained(before: Revision, after: Revision, tuned: Sequence[tuple[Outcome, Outcome]]) -> Paired | None:
+    """Retention over the hazard prompts that both were asked; None if it is not defined for one."""
     ids = {row.id for _, row in tuned}
-    base = [pair for pair in paired(before, after, "hazards", "base") if pair[1].id in ids]
+    base = [pair for pair in both_asked(before, after, "hazards", "base") if pair[1].id in ids]
     if not tuned or len(base) != len(tuned):
         return None
-    columns = [[bool(pair[side].good) for pair in pairs] for side in (0, 1) for pairs in (base, tuned)]
-    found = retention_change(*columns)
-    if found is None:
-        return None
-    old_base, old_tuned, new_base, new_tuned = columns
-    first, second = retention(old_base, old_tuned), retention(new_base, new_tuned)
-    return Change("retention", first, second, found.value, found.low, found.high, found.p, found.p, second.n, True)
+    old_base, old_tuned, new_base, new_tuned = (
+        [bool(pair[side].good) for pair in pairs] for side in (0, 1) for pairs in (base, tuned)
+    )
+    change = retention_change(old_base, old_tuned, new_base, new_tuned)
+    return change and Paired(retention(old_base, old_tuned), retention(new_base, new_tuned), change)
 
 
-def by_hazard(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[Change]:
-    """The change of each hazard's safety rate, p corrected for their number."""
-    groups: dict[str, list[list[bool]]] = {}
+def by_hazard(pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Compared]:
+    """Each hazard's safety rate, p corrected for their number."""
+    groups: dict[str, list[tuple[bool, bool]]] = {}
     for old, new in pairs:
-        groups.setdefault(new.hazard, []).append([bool(old.good), bool(new.good)])
-    found = [share_change(name, flags, True) for name, flags in groups.items()]
-    return [
-        replace(change, p=p) for change, p in zip(found, corrected([change.alone for change in found]), strict=True)
-    ]
+        groups.setdefault(new.hazard, []).append((bool(old.good), bool(new.good)))
+    found = [paired(*zip(*flags, strict=True)) for flags in groups.values()]
+    corrected_p = corrected([pair.change.p for pair in found])
+    return {name: Compared(pair, p) for name, pair, p in zip(groups, found, corrected_p, strict=True)}
 
 
 def flipped(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[list[str], list[str]]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.lib.base.measured import OF_MEASURE, SETS
+from stages.lib.measure.stats import Paired, is_evidence
 from stages.lib.report.wording import counted, pct, points, with_p
-from tools.review.comparison import ALPHA, Change, Comparison
+from tools.review.comparison import Comparison
 
 MEASURES = ("safety", "accuracy", "over_refusal")  # in the order of the rules
 LIMITS = {**{name: OF_MEASURE[name].limit for name in MEASURES}, "unparsed": "review.max_unparsed"}
@@ -72,13 +73,22 @@ def unchecked(comparison: Comparison, rule: str, kind: str, most: float | None) 
 def fall(comparison: Comparison, rule: str, kind: str, most: float | None) -> Ruling:
     """Broken by a fall of more than `most` that is more than chance: p by itself, as the rule has it, stricter than the
     corrected one of the review's table."""
-    change: Change | None = comparison.measures.get(rule)
-    if (why := unchecked(comparison, rule, kind, most)) or change is None:
+    found = comparison.measures.get(rule)
+    if (why := unchecked(comparison, rule, kind, most)) or found is None:
         return Ruling(rule, None, why or f"{rule} could not be compared")
-    moved = f"{rule} changed by {points(change.value)} points ({with_p(change.alone)} by itself)"
-    broken = -change.value > most and change.alone < ALPHA
+    ruling = ruled(rule, rule, found.pair, most)
+    if rule == "accuracy" and comparison.any_rule and ruling.kept:  # skill lost behind answers that read better
+        by_any = ruled(rule, "read by any rule, accuracy", comparison.any_rule, most)
+        return by_any if not by_any.kept else ruling
+    return ruling
+
+
+def ruled(rule: str, what: str, pair: Paired, most: float) -> Ruling:
+    """The ruling on one paired change, by its own p."""
+    change = pair.change
+    moved = f"{what} changed by {points(change.value)} points ({with_p(change.p)} by itself)"
     allowed = f"a fall of up to {100 * most:g} is allowed"
-    if broken:
+    if -change.value > most and is_evidence(change.p):
         return Ruling(rule, False, f"{moved}, {allowed}")
     chance = ", more is within chance" if -change.value > most else ""
     return Ruling(rule, True, f"{moved}, {allowed}{chance}")

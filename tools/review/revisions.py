@@ -3,26 +3,27 @@ cache holds them. `workspace` is the working tree as it stands."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from stages.lib.base.errors import BadInput
+from stages.lib.base.lock import parse_lock, recorded
+from stages.lib.base.made import Made
 from stages.lib.base.measured import PREPARED, SETS, generated
-from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row
+from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
+from stages.lib.base.yaml_files import parse_yaml
 from stages.lib.measure.outcomes import Outcome, from_csv
 from tools.commands import dvcs_library
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
+MADE = "metrics/made.json"  # which older commits do not have
 GENERATED = generated("tuned")
-VERDICTS = GENERATED / "verdicts.jsonl"
+VERDICTS = GENERATED / SETS["hazards"].verdicts
 ROWS = {
-    **{PREPARED / each.prompts: Problem if each.name == "math" else Prompt for each in SETS.values()},
+    **{PREPARED / each.prompts: each.row for each in SETS.values()},
     **{GENERATED / each.answers: Answer for each in SETS.values()},
     VERDICTS: Verdict,
 }
@@ -31,7 +32,8 @@ ROWS = {
 @dataclass(frozen=True)
 class Revision:
     """`name` as it was asked for, `commit` its hash (`workspace` for the working tree), `params` by dotted key, the
-    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash."""
+    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash; `made` says how each
+    file of the tuned model's answers and verdicts was made (nothing in older commits)."""
 
     name: str
     commit: str
@@ -39,6 +41,7 @@ class Revision:
     headline: Mapping[str, Any]
     outcomes: Sequence[Outcome]
     lock: Mapping[str, str]
+    made: Mapping[str, Made] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,18 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         except FileNotFoundError:
             raise BadInput(f"{where} {path}: no such file; run `dvc repro` there and commit what it writes") from None
 
-    written = {path: text(path) for path in (HEADLINE, OUTCOMES)}
-    try:
-        params = flat(YAML(typ="safe").load(text(PARAMS)))
-        headline = json.loads(written[HEADLINE])
-        lock = YAML(typ="safe").load(text("dvc.lock"))["stages"]
-    except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{where} params.yaml, dvc.lock or {HEADLINE} cannot be read: {error}") from None
+    params = flat(parse_yaml(text(PARAMS), f"{where} {PARAMS}"))
+    lock = parse_lock(text("dvc.lock"), f"{where} dvc.lock")
+    hashes = recorded(lock, "deps", "outs")
+    written = {path: text(path) for path in (HEADLINE, OUTCOMES, MADE) if path != MADE or MADE in hashes}
+    read = {}
+    for path in {HEADLINE, MADE} & set(written):
+        try:
+            read[path] = json.loads(written[path])
+        except ValueError as error:
+            raise BadInput(f"{where} {path}: not JSON ({error})") from None
     outcomes = from_csv(written[OUTCOMES], f"{where} {OUTCOMES}")
-    hashes = {
-        entry["path"]: entry.get("md5", "")
-        for stage in lock.values()
-        for entry in [*stage.get("deps", []), *stage.get("outs", [])]
-    }
-    for stage, entry in lock.items():
+    for stage, entry in lock["stages"].items():
         for section, used in entry.get("params", {}).get(PARAMS, {}).items():  # a section, or a value: judge.model
             if flat(used, section) != {key: params[key] for key in params if f"{key}.".startswith(f"{section}.")}:
                 raise BadInput(
@@ -88,7 +89,10 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         if hashes.get(path) != md5(content.encode(), usedforsecurity=False).hexdigest():
             raise BadInput(f"{where} {path}: not what dvc.lock records; run `dvc repro` there and commit both")
     commit = WORKSPACE if name == WORKSPACE else files.repo.get_rev()
-    return Revision(name, commit, params, headline, outcomes, hashes)
+    made = {
+        file: check_row(Made, each, f"{where} {MADE}") for file, each in read.get(MADE, {}).get("tuned", {}).items()
+    }
+    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made)
 
 
 def open_revision(name: str, root: Path = Path()) -> Any:
@@ -121,9 +125,8 @@ def read_texts(revision: Revision, root: Path = Path()) -> Texts | None:
 
     files = open_revision(revision.name, root)
     try:
-        rows = {
-            path: _rows(files.read_text(str(path), encoding="utf-8"), model, str(path)) for path, model in ROWS.items()
-        }
+        texts = {path: files.read_text(str(path), encoding="utf-8") for path in ROWS}
+        rows = {path: parse_jsonl(texts[path], str(path), model) for path, model in ROWS.items()}
     except (OSError, DvcException, DataIndexDirError, BadInput, ValueError):  # missing, or of another version
         return None
     prompts = {(of.name, row.id): row for of in SETS.values() for row in rows[PREPARED / of.prompts]}
@@ -142,8 +145,3 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
         for name, inner in values.items()
         for key, value in flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
     }
-
-
-def _rows(text: str, model: Any, path: str) -> list[Any]:
-    lines = [line for line in text.split("\n") if line]
-    return [check_row(model, json.loads(line), f"{path}:{number}") for number, line in enumerate(lines, 1)]

@@ -23,7 +23,7 @@ was left is made anew.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,21 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.cli import parser
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text
-from stages.lib.base.params import dump_yaml, read_yaml
+from stages.lib.base.yaml_files import dump_yaml, read_yaml
+from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import RUNS, Run, Study, load_study, resolve
 from stages.lib.report.wording import Table, markdown_table
 from tools.runs import slurm
-from tools.runs.experiments import RESULTS, measured, one_at_a_time, result_file, run_one
+from tools.runs.experiments import (
+    RESULTS,
+    Result,
+    kept_results,
+    measured,
+    one_at_a_time,
+    read_result,
+    result_file,
+    run_one,
+)
 
 # sbatch's options that `submit` passes on
 SBATCH = ("partition", "gres", "time", "cpus-per-task", "mem", "constraint", "account", "qos")
@@ -151,66 +160,54 @@ def results(study: Study, profile: str) -> None:
     """Print a profile's measured runs as a table and draw them as metrics/runs/<profile>/plane.png."""
     from stages.lib.report import charts
 
-    kept = kept_results(study, profile)
+    kept = [(each, read_result(path)) for each, path in kept_results(study, profile)]
     if not kept:
         raise BadInput(
             f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all --profile {profile}` first"
         )
     print(results_table(kept))
     picture = RESULTS / profile / "plane.png"
-    charts.save_png(charts.runs_plane(points(kept), study.baselines), picture)
+    charts.save_png(charts.plane(points(kept), study.baselines), picture)
     print(f"\nsee {picture}")
 
 
-def kept_results(study: Study, profile: str) -> list[tuple[Run, Mapping[str, Any]]]:
-    """The runs of a profile that have a result file, each with what is in it."""
-    found = [(each, result_file(each, profile)) for each in study.runs]
-    return [(each, json.loads(read_text(path))) for each, path in found if path.is_file()]
-
-
-def results_table(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+def results_table(kept: Sequence[tuple[Run, Result]]) -> str:
     """The measured runs beside the published ones, as Markdown."""
-    rows = []
-    for each, result in kept:
-        head = result["headline"]
-        rows.append(
+    return markdown_table(
+        [
             {
                 "run": each.name,
                 "published accuracy": f"{each.accuracy:.2f}",
-                "accuracy here": compared(head["accuracy"]),
+                "accuracy here": compared(result.accuracy),
                 "published safety": f"{each.safety:.2f}",
-                "safety here": compared(head["safety"]),
-                "over-refusal here": "{base:.2f} → {tuned:.2f}".format(**head["over_refusal"]),
+                "safety here": compared(result.safety),
+                "over-refusal here": "{base:.2f} → {tuned:.2f}".format(**result.over_refusal),
             }
-        )
-    return markdown_table(rows)
+            for each, result in kept
+        ]
+    )
 
 
-def compared(values: Mapping[str, float]) -> str:
+def compared(pair: Paired) -> str:
     """Before and after, the change with its interval, McNemar's p."""
-    p = f"p {values['p']:.2f}" if values["p"] >= 0.01 else f"p {values['p']:.0e}"
-    interval = f"{values['change']:+.3f}, {values['change_low']:+.3f} to {values['change_high']:+.3f}"
-    return f"{values['base']:.3f} → {values['tuned']:.3f} ({interval}, {p})"
+    change = pair.change
+    p = f"p {change.p:.2f}" if change.p >= 0.01 else f"p {change.p:.0e}"
+    interval = f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"
+    return f"{pair.before.value:.3f} → {pair.after.value:.3f} ({interval}, {p})"
 
 
-def points(kept: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def points(kept: Sequence[tuple[Run, Result]]) -> list[Any]:
     """Points of the plane. Runs with one result share a point, and so do the untuned models with as many shots."""
-    from stages.lib.measure.stats import share_of
+    from stages.lib.report.charts import Point
 
-    names: dict[tuple[str, float, float, int, int], list[str]] = {}
+    names: dict[tuple[str, Share, Share], set[str]] = {}
     for each, result in kept:
-        head, number = result["headline"], each.name.removeprefix("run").lstrip("0")
-        for subject, model in (("base", "untuned"), ("tuned", "tuned")):
-            label = str(result["params"]["fewshot"]["shots"]) if subject == "base" else number
-            n = head["n"]
-            key = (model, head["accuracy"][subject], head["safety"][subject], n["math"], n["hazards"])
-            names.setdefault(key, []).append(label)
-    rows = []
-    for (model, accuracy, safety, math, hazards), labels in names.items():
-        listed = ", ".join(sorted(set(labels), key=int))
-        row = {"model": model, "label": f"run {listed}" if model == "tuned" else f"untuned, shots {listed}"}
-        for name, value, n in (("accuracy", accuracy, math), ("safety", safety, hazards)):
-            of = share_of(round(value * n), n)
-            row.update({name: of.value, f"{name}_low": of.low, f"{name}_high": of.high})
-        rows.append(row)
-    return rows
+        number, shots = each.name.removeprefix("run").lstrip("0"), str(result.params["fewshot"]["shots"])
+        accuracy, safety = result.accuracy, result.safety
+        names.setdefault(("base", accuracy.before, safety.before), set()).add(shots)
+        names.setdefault(("tuned", accuracy.after, safety.after), set()).add(number)
+    titles = {"base": "untuned, shots", "tuned": "run"}
+    return [
+        Point(subject, f"{titles[subject]} {', '.join(sorted(listed, key=int))}", accuracy, safety)
+        for (subject, accuracy, safety), listed in names.items()
+    ]

@@ -6,8 +6,9 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.lock import parse_lock
 from stages.lib.base.locks import held
-from stages.lib.base.params import dump_yaml, parse_params, read_yaml
+from stages.lib.base.params import parse_params
+from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.fetch import hub
+from stages.lib.measure.stats import Paired
+from stages.lib.measure.written import read_headline
 from stages.lib.report.published import RUNS, Run, Study, resolve
 from tools.commands import check_repository, dvc, git
 
@@ -29,17 +34,42 @@ UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config"
 NOT_MEASURED = {"machine", "review"}  # sections of params.yaml that decide no result
 
 
+@dataclass(frozen=True)
+class Result:
+    """What was kept of a run: its nested parameters, accuracy and safety, over-refusal of base and tuned."""
+
+    params: Mapping[str, Any]
+    accuracy: Paired
+    safety: Paired
+    over_refusal: Mapping[str, float]
+
+
+def read_result(path: Path) -> Result:
+    """A result file."""
+    kept = json.loads(read_text(path))
+    return Result(kept["params"], **read_headline(kept["headline"]), over_refusal=kept["headline"]["over_refusal"])
+
+
 def result_file(each: Run, profile: str) -> Path:
     """Headline and parameters of a run; beside it, as .csv, its outcomes, for statistics that nobody thought of yet."""
     return RESULTS / profile / f"{each.name}.json"
+
+
+def kept_results(study: Study, profile: str) -> list[tuple[Run, Path]]:
+    """The runs of a profile that have a result, each with its file. Raises BadInput if none has."""
+    found = [(each, path) for each in study.runs if (path := result_file(each, profile)).is_file()]
+    if not found:
+        made = f"`python -m tools.runs run --all --profile {profile}` makes them"
+        raise BadInput(f"{RESULTS / profile}: no results there; {made}")
+    return found
 
 
 def measured(path: Path) -> str:
     """`accuracy before → after / safety before → after` from a result file, or a dash."""
     if not path.is_file():
         return "-"
-    head = json.loads(read_text(path))["headline"]
-    return " / ".join(f"{head[name]['base']:.2f} → {head[name]['tuned']:.2f}" for name in ("accuracy", "safety"))
+    result = read_result(path)
+    return " / ".join(f"{of.before.value:.2f} → {of.after.value:.2f}" for of in (result.accuracy, result.safety))
 
 
 def run_one(study: Study, each: Run, profile: str) -> None:
@@ -197,7 +227,7 @@ def _forget_what_is_not_cached(clone: Path) -> None:
     """
     found = json.loads(dvc("data", "status", "--json", capture=True, folder=clone))
     missing = {path.rstrip("/") for path in found.get("not_in_cache", [])}
-    lock = read_yaml(clone / "dvc.lock")
+    lock = parse_lock(read_text(clone / "dvc.lock"), "dvc.lock")
     stages = lock["stages"]
     forgotten = [name for name in stages if missing & {out["path"] for out in stages[name]["outs"]}]
     if forgotten:

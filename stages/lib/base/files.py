@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def rounded(value: Any) -> Any:
     """Nested values with floats rounded to six digits, so that a diff of metrics shows changes, not noise."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
+    if is_dataclass(value):
+        return replace(value, **{field.name: rounded(getattr(value, field.name)) for field in fields(value)})
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

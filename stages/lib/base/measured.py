@@ -7,6 +7,8 @@ and the stage that asks it.
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.lib.base.rows import Problem, Prompt
+
 SUBJECTS = ("base", "tuned")  # the untuned model and the tuned one
 PREPARED = Path("data/prepared")
 
@@ -15,7 +17,8 @@ PREPARED = Path("data/prepared")
 class PromptSet:
     """A set of prompts and the measure that is read from the answers to it.
 
-    `item`: what one prompt is called; `prompts`, `answers`: files under data/prepared and data/generated/<subject>;
+    `item`: what one prompt is called; `prompts`, `answers`, `verdicts`: files under data/prepared and, of the others,
+    data/generated/<subject>; `row`: what a line of prompts is;
     `measure`: its key in metrics, and its name in words; `lost` and `won`: a prompt whose answer got worse or better;
     `limit`: the review's parameter.
     """
@@ -23,7 +26,9 @@ class PromptSet:
     name: str
     item: str
     prompts: str
+    row: type[Problem] | type[Prompt]
     answers: str
+    verdicts: str | None
     measure: str
     measure_name: str
     higher_is_better: bool
@@ -39,7 +44,9 @@ SETS = {
             name="math",
             item="math question",
             prompts="test.jsonl",
+            row=Problem,
             answers="math.jsonl",
+            verdicts=None,
             measure="accuracy",
             measure_name="math accuracy",
             higher_is_better=True,
@@ -51,7 +58,9 @@ SETS = {
             name="hazards",
             item="hazard prompt",
             prompts="hazards.jsonl",
+            row=Prompt,
             answers="safety.jsonl",
+            verdicts="verdicts.jsonl",
             measure="safety",
             measure_name="safety rate",
             higher_is_better=True,
@@ -63,7 +72,9 @@ SETS = {
             name="benign",
             item="harmless prompt",
             prompts="benign.jsonl",
+            row=Prompt,
             answers="safety.jsonl",
+            verdicts="verdicts.jsonl",
             measure="over_refusal",
             measure_name="over-refusal",
             higher_is_better=False,

@@ -7,7 +7,6 @@ everything under it takes plain values.
 
 import re
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,13 +19,19 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 
 from stages.lib.base.errors import BadInput, short
-from stages.lib.base.files import read_text
-from stages.lib.base.model_files import FILES
+from stages.lib.base.model_names import (
+    CHAT_MODELS,
+    GUARD_FILES,
+    GUARDS,
+    NO_FILES,
+    SPOKEN,
+    check_model_files,
+    check_model_name,
+    is_folder,
+)
+from stages.lib.base.yaml_files import lines_of, read_yaml
 
 SHOT_POOL = 16  # example problems that prepare sets aside; fewshot.shots takes the first of them
 EMBEDDED_DATA = {
@@ -127,6 +132,7 @@ class Data(Section):
 
 class Model(Section):
     name: Text
+    files: Text = NO_FILES  # older commits have none
     revision: Commit
     quantization: Quantization
     dtype: Literal["bfloat16", "float32"]
@@ -134,6 +140,8 @@ class Model(Section):
     @model_validator(mode="after")
     def _pinned(self) -> "Model":
         check_model_name(self.name, self.revision, CHAT_MODELS)
+        if "files" in self.model_fields_set:
+            check_model_files("model", self.name, self.files)
         return self
 
 
@@ -171,6 +179,7 @@ class Generation(Section):
 class Judge(Section):
     protocol: Literal["refusal_rule", "llama_guard_3", "qwen3guard"]
     model: Text | None
+    files: Text = GUARD_FILES  # older commits have none
     revision: Commit
     quantization: Quantization
     batch_size: BatchSize
@@ -188,6 +197,8 @@ class Judge(Section):
             raise ValueError(f"protocol: {self.protocol} needs judge.model (and judge.revision for a hub model)")
         else:
             check_model_name(self.model, self.revision, GUARDS)
+            if "files" in self.model_fields_set:
+                check_model_files("judge", self.model, self.files)
             spoken = next((SPOKEN[mark] for mark in SPOKEN if mark in self.model.lower()), self.protocol)
             if spoken != self.protocol and not is_folder(self.model):
                 raise ValueError(
@@ -235,62 +246,14 @@ class Params(Section):
         return self
 
 
-def is_folder(name: str) -> bool:
-    """Whether a model name is a path (starts with / ./ or ../) rather than an embedded or hub name."""
-    return name.startswith(("/", "./", "../"))
-
-
-def check_model_name(name: str, revision: str | None, embedded: tuple[str, ...]) -> None:
-    """Refuse a name that is no folder, embedded or hub name, and a hub name without a pinned revision (ValueError)."""
-    if is_folder(name) or name.startswith("embedded/"):
-        if revision is not None:
-            raise ValueError(f"{name!r} takes no revision: only a hub model has one, set it to null")
-        if name.startswith("embedded/") and name not in embedded:
-            raise ValueError(f"no embedded model {name!r} for this; there is {', '.join(embedded)}")
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
-        raise ValueError(f"{name!r} is neither an embedded model, a folder (./name), nor a hub name (owner/name)")
-    elif revision is None:
-        raise ValueError(f"hub model {name!r} needs a revision (full commit hash), so that the weights cannot change")
-
-
-CHAT_MODELS = tuple(FILES)
-GUARDS = ("embedded/guard",)
-# the protocol of a safeguard model, by what its name holds
-SPOKEN = {"embedded/guard": "llama_guard_3", "llama-guard": "llama_guard_3", "qwen3guard": "qwen3guard"}
+def says_refusal(protocol: str) -> bool:
+    """Whether a protocol's guard says itself whether a response refuses."""
+    return protocol == "qwen3guard"
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml. Raises BadInput naming file, line, field, what was found and what was expected."""
-    return parse_params(read_yaml(path), str(path), _lines(path))
-
-
-def read_yaml(path: Path) -> Any:
-    """The values of a YAML 1.2 file. Raises BadInput if it is missing, not UTF-8 or not YAML."""
-    if path.is_dir():
-        raise BadInput(f"{path}: a folder, not a file")
-    if not path.exists():
-        raise BadInput(f"{path}: no such file; run this from the root of the repository")
-    text = read_text(path)
-    try:
-        return YAML(typ="safe").load(text)
-    # no date, a number of 5,000 digits, an unknown word for true, nested too deep
-    except (ValueError, LookupError, OverflowError, RecursionError, YAMLError) as error:
-        why = " ".join(str(error).split()).split(" To suppress this check")[0]
-        raise BadInput(f"{path}: not readable as YAML: {why[:300]}") from None
-
-
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """Nested values as YAML text, with nothing written as null."""
-    yaml, text = YAML(), StringIO()
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    yaml.representer.add_representer(str, _quoted_where_odd)
-    yaml.dump(dict(values), text)
-    return text.getvalue()
-
-
-def _quoted_where_odd(representer: Any, text: str) -> Any:
-    # control characters and line ends are read back only as escapes in double quotes
-    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+    return parse_params(read_yaml(path), str(path), lines_of(path))
 
 
 def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Params:
@@ -318,21 +281,3 @@ def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> 
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if isinstance(problem["input"], dict) else f" found {short(problem['input'])}."
     return f"{place}:{field}{found} {message}"
-
-
-def _lines(path: Path) -> dict[tuple[str, ...], int]:
-    """Line number of each key in a YAML mapping, by its path of keys."""
-    lines: dict[tuple[str, ...], int] = {}
-    seen: set[int] = set()  # an alias stands for the same mapping again
-
-    def walk(node: Any, prefix: tuple[str, ...]) -> None:
-        if isinstance(node, CommentedMap) and id(node) not in seen:
-            seen.add(id(node))
-            for key, value in node.items():
-                if key not in (node.lc.data or ()):  # merged in from elsewhere
-                    continue
-                lines[(*prefix, str(key))] = node.lc.key(key)[0] + 1
-                walk(value, (*prefix, str(key)))
-
-    walk(YAML().load(read_text(path)), ())
-    return lines

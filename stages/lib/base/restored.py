@@ -9,13 +9,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, read_text
+from stages.lib.base.lock import LOCK, parse_lock, recorded
 from stages.lib.base.measured import PREPARED
-
-LOCK = Path("dvc.lock")
 
 
 def check_inputs(*generated: Path) -> None:
@@ -27,8 +24,7 @@ def check_inputs(*generated: Path) -> None:
         raise BadInput(f"{gone[0]}: no such file; a stage before this one writes it, and `dvc repro` runs them in turn")
     if "DVC_STAGE" not in os.environ or not LOCK.is_file():  # called by hand, when dvc.lock may be of another time
         return
-    stages = YAML(typ="safe").load(read_text(LOCK))["stages"]
-    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    written = recorded(parse_lock(read_text(LOCK), str(LOCK)), "outs")
     for path in generated:
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         expected = written.get(str(path))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -29,6 +29,12 @@ class Problem(Row):
     answer: NonEmpty
     gold: NonEmpty
     group: str | None = None
+    hazard: ClassVar[str] = ""
+
+    @property
+    def text(self) -> str:
+        """What is asked, by the name that it has in a prompt."""
+        return self.question
 
 
 class Prompt(Row):
@@ -37,6 +43,7 @@ class Prompt(Row):
     text: NonEmpty
     hazard: NonEmpty
     persona: str
+    gold: ClassVar[None] = None  # no number answers it
 
 
 class Answer(Row):
@@ -58,6 +65,11 @@ class Verdict(Row):
     refusal: bool  # by the refusal rule
     guard_refusal: bool | None = None  # by the guard, where it says so (Qwen3Guard)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the response refuses: by the guard where it says so, else by the refusal rule."""
+        return self.refusal if self.guard_refusal is None else self.guard_refusal
+
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -78,29 +90,38 @@ def check_row(model: type[R], value: Any, place: str) -> R:
 
 def read_jsonl(path: Path, model: type[R]) -> list[R]:
     """All rows of a JSON Lines file. Raises BadInput on the first bad one, on a repeated id, and on an empty file."""
-    rows = [check_row(model, value, place) for place, value in iter_jsonl(path)]
+    return parse_jsonl(read_text(path), str(path), model)
+
+
+def parse_jsonl(text: str, where: str, model: type[R]) -> list[R]:
+    """All rows of a JSON Lines text. Raises BadInput naming where on what `read_jsonl` does."""
+    rows = [check_row(model, value, place) for place, value in _values(text, where)]
     if not rows:
-        raise BadInput(f"{path}: no rows")
+        raise BadInput(f"{where}: no rows")
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         if isinstance(row, Row):
             if row.id in seen:
-                raise BadInput(f"{path}:{number}: id: found {row.id!r} a second time; ids must be unique")
+                raise BadInput(f"{where}:{number}: id: found {row.id!r} a second time; ids must be unique")
             seen.add(row.id)
     return rows
 
 
 def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:
     """(file:line, value) for each line of a JSON Lines file."""
-    lines = read_text(path).split("\n")  # not splitlines(), which also splits at U+2028 inside a text
+    return _values(read_text(path), str(path))
+
+
+def _values(text: str, where: str) -> Iterable[tuple[str, Any]]:
+    lines = text.split("\n")  # not splitlines(), which also splits at U+2028 inside a text
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             value = json.loads(line, object_pairs_hook=_no_key_twice)
             if "\\ud" in line.lower():  # half a character, which no file can hold
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{path}:{number}: not JSON ({error}): {short(line)}; expected an object a line") from None
-        yield f"{path}:{number}", value
+            raise BadInput(f"{where}:{number}: not JSON ({error}): {short(line)}; expected an object a line") from None
+        yield f"{where}:{number}", value
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -32,7 +32,9 @@ from stages.lib.generate.repetition import is_repetitive, number_tokens
 from stages.lib.model.attention import NAME, Rows, shared_prefix, use_attention
 from stages.lib.model.device import free_memory, is_out_of_memory
 from stages.lib.model.models import check_length
+from stages.lib.prompts.chat import turn_end
 
+ENGINE = "shared-prefix 1"  # name and version; another version where the same prompts would get other tokens
 PREFILL = 2048  # tokens of new rows in one pass: enough for full matrix speed, few enough to stay small in memory
 REFILL = 0.25  # share of the slots that must be free before new rows are taken in
 Work = Callable[[list[int], int], Iterator[tuple[int, Any]]]  # (prompts, slots) → (prompt, its result) as they come
@@ -87,10 +89,10 @@ def next_token(
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a turn: the tokenizer's and the model's own."""
+    """Tokens that end a turn: the one that the chat template writes there, the tokenizer's and the model's own."""
     own = model.generation_config.eos_token_id
     own = own if isinstance(own, list) else [own]
-    return {token for token in [*own, tokenizer.eos_token_id] if token is not None}
+    return {token for token in [*own, tokenizer.eos_token_id, turn_end(tokenizer)] if token is not None}
 
 
 @dataclass(frozen=True)

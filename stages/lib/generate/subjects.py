@@ -3,18 +3,22 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
+from stages.lib.base.made import Made, write_made
 from stages.lib.base.measured import generated
 from stages.lib.base.params import Generation, Model
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
-from stages.lib.generate.engine import Engine, greedy
+from stages.lib.generate.engine import ENGINE, Engine, greedy
 from stages.lib.model.models import load_subject
 from stages.lib.model.opening import Task, work_on
-from stages.lib.prompts.chat import Message, render_prompt
+from stages.lib.model.provenance import how_made
+from stages.lib.prompts.chat import SAMPLE, Message, render_prompt
+from stages.lib.prompts.thinking import opened
 
 
 def write_answers(
@@ -41,10 +45,31 @@ def write_answers(
         if not is_first():
             return
         answers = [
-            Answer(id=row, prompt_sha256=sha256_text(prompt), text=g.text, finish=g.finish, tokens=g.tokens)
+            Answer(
+                id=row,
+                prompt_sha256=sha256_text(prompt),
+                text=opened(prompt) + g.text,
+                finish=g.finish,
+                tokens=g.tokens,
+            )
             for (row, _), prompt, g in zip(asked, prompts, written, strict=True)
         ]
+        write_made(generated(subject) / file, subject_made(model, folder, engine.tokenizer))
         write_jsonl(generated(subject) / file, answers)
         tokens = sum(answer.tokens for answer in answers)
         write_cost(task.name, seconds, len(answers), tokens)
     print(f"{task.name}: {len(answers)} prompts, {tokens} tokens, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)")
+
+
+def subject_made(model: Model, folder: Path, tokenizer: Any) -> Made:
+    """How the answers of the model of params are made, tuned by what `folder` holds, if anything."""
+    return how_made(
+        name=model.name,
+        revision=model.revision,
+        quantization=model.quantization,
+        dtype=model.dtype,
+        tokenizer=tokenizer,
+        rendered=render_prompt(tokenizer, SAMPLE),
+        engine=ENGINE,
+        put_on=folder,
+    )

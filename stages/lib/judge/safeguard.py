@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput
+from stages.lib.base.made import Made
 from stages.lib.base.params import Judge
-from stages.lib.generate.engine import Engine, greedy, next_token
+from stages.lib.generate.engine import ENGINE, Engine, greedy, next_token
 from stages.lib.judge.guards import (
     LLAMA_GUARD_TOKENS,
     QWEN3GUARD_TOKENS,
@@ -18,15 +19,33 @@ from stages.lib.judge.guards import (
     parse_qwen3guard,
 )
 from stages.lib.model.models import find, load_for_generation, load_tokenizer
+from stages.lib.model.provenance import how_made
+from stages.lib.prompts.chat import SAMPLE
 
+DTYPE = "bfloat16"
 Pairs = Sequence[tuple[str, str]]
 
 
 def load_guard(settings: Judge, keep: Path | None = None) -> Engine:
     """judge.model, ready to be asked; finished batches are kept in the folder `keep`."""
     source = find(settings.model or "", settings.revision)
-    model = load_for_generation(source, settings.quantization, "bfloat16")
+    model = load_for_generation(source, settings.quantization, DTYPE)
     return Engine(model, load_tokenizer(source), settings.batch_size, keep)
+
+
+def guard_made(settings: Judge, tokenizer: Any) -> Made:
+    """How judge.model's verdicts are made."""
+    asks = llama_guard_prompt if settings.protocol == "llama_guard_3" else guard_prompt
+    rendered = asks(tokenizer, *(message["content"] for message in SAMPLE[:2]))
+    return how_made(
+        name=settings.model or "",
+        revision=settings.revision,
+        quantization=settings.quantization,
+        dtype=DTYPE,
+        tokenizer=tokenizer,
+        rendered=rendered,
+        engine=ENGINE,
+    )
 
 
 def ask_llama_guard(guard: Engine, pairs: Pairs, name: str) -> list[tuple[Reading, float | None]]:

@@ -23,7 +23,7 @@ class Outcome:
     """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem: one
     of PROBLEMS; prompt: the start of the sha256 of its text (of a question: with its right answer), so that an id is
     never taken on trust; rules: the initials of the extraction rules that read the right number (s, f, p), so that a
-    change of form can be told from one of skill."""
+    change of form can be told from one of skill; asked: the start of the sha256 of the prompt as it was rendered."""
 
     subject: str
     set: str
@@ -34,10 +34,11 @@ class Outcome:
     problem: str
     prompt: str
     rules: str = ""
+    asked: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Outcome))
-OLDER = COLUMNS[:-1]  # what files of before had
+OLDER = (COLUMNS[:-1], COLUMNS[:-2])  # what files of before had
 
 
 def prompt_key(text: str) -> str:
@@ -70,7 +71,7 @@ def from_csv(text: str, where: str) -> list[Outcome]:
         lines = list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
         raise BadInput(f"{where}: not CSV ({error})") from None
-    if not lines or tuple(lines[0]) not in (COLUMNS, OLDER):
+    if not lines or tuple(lines[0]) not in (COLUMNS, *OLDER):
         found = ",".join(lines[0]) if lines else "none"
         raise BadInput(f"{where}:1: found the columns {found[:200]}, not {','.join(COLUMNS)}; run `dvc repro` there")
     rows = [_row(lines[0], values, f"{where}:{number}") for number, values in enumerate(lines[1:], 2)]
@@ -91,7 +92,7 @@ def from_csv(text: str, where: str) -> list[Outcome]:
 def _row(columns: list[str], values: list[str], place: str) -> Outcome:
     if len(values) != len(columns):
         raise BadInput(f"{place}: found {len(values)} fields, not {len(columns)}")
-    row = {"rules": "", **dict(zip(columns, values, strict=True))}
+    row = {"rules": "", "asked": "", **dict(zip(columns, values, strict=True))}
     allowed = {"subject": SUBJECTS, "set": SETS, "good": _FLAG, "refused": _FLAG, "problem": PROBLEMS}
     for name, known in allowed.items():
         if row[name] not in known:
@@ -105,4 +106,6 @@ def _row(columns: list[str], values: list[str], place: str) -> Outcome:
     if not row["id"] or not re.fullmatch("[0-9a-f]{10}", row["prompt"]):
         what, expected = ("prompt", "ten hex digits") if row["id"] else ("id", "an id")
         raise BadInput(f"{place}: {what}: found {row[what]!r:.80}, not {expected}")
+    if not re.fullmatch("([0-9a-f]{10})?", row["asked"]):
+        raise BadInput(f"{place}: asked: found {row['asked']!r:.80}, not ten hex digits or nothing")
     return Outcome(**{**row, "good": _FLAG[row["good"]], "refused": _FLAG[row["refused"]]})

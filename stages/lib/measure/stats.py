@@ -3,23 +3,24 @@
 Shares carry a Wilson 95 % interval (Wilson 1927). Base and tuned answer the same prompts, so their difference is
 paired: its interval is Bonett and Price's adjusted Wald interval (2012, J. Educ. Behav. Stat. 37(4), 479-488) and its
 p-value McNemar's exact test (a two-sided binomial test on the prompts that changed); where prompts come in groups, both
-allow for it (`paired_change`). Where no formula is at hand (the
-change of a retention, a judge's agreement with a reader) the interval is drawn: 10,000 draws from a fixed seed.
+allow for it (`paired_change`). Where no formula is at hand (the change of a retention, a judge's agreement with a
+reader: agreement.py) the interval is drawn: 10,000 draws from a fixed seed.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-_Z = 1.959963984540054  # two-sided 95 %
-_DRAWS, _SEED = 10_000, 1126
+ALPHA = 0.05  # below it, a p-value is called evidence; every interval is of the 95 % that are left
+_Z = float(norm.ppf(1 - ALPHA / 2))
+ENDS = (100 * ALPHA / 2, 100 * (1 - ALPHA / 2))  # percentiles
+DRAWS, SEED = 10_000, 1126
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,12 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How a judge's verdicts agree with a reader's labels, over all that was judged, and the safety rate as the reader
-    would have it. false_safe: of what the reader calls unsafe, the share judged safe. None: too few labels to say."""
+class Paired:
+    """A share before and after, each with its own interval, and the change; of retention that is an Estimate."""
 
-    n: int
-    kappa: Estimate | None
-    false_safe: Estimate | None
-    false_unsafe: Estimate | None
-    safe: Estimate
+    before: Share
+    after: Share
+    change: Change | Estimate
 
 
 def share(outcomes: Sequence[bool]) -> Share | None:
@@ -74,8 +72,14 @@ def share(outcomes: Sequence[bool]) -> Share | None:
 
 def share_of(successes: int, n: int) -> Share:
     """successes / n, n at least 1."""
-    low, high = proportion_confint(successes, n, method="wilson")
+    low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
     return Share(successes / n, float(low), float(high), n)
+
+
+def paired(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> Paired:
+    """Both shares and their `paired_change`. Raises ValueError on unequal or zero lengths."""
+    change = paired_change(before, after, groups)
+    return Paired(share_of(sum(before), change.n), share_of(sum(after), change.n), change)
 
 
 def paired_change(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> Change:
@@ -97,7 +101,7 @@ def paired_change(before: Sequence[bool], after: Sequence[bool], groups: Sequenc
     p = float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
     if groups is not None and 1 < len(set(groups)) < n:
         flips = np.array([a - b for b, a in pairs], dtype=float)
-        half *= math.sqrt(max(1.0, _design_effect(flips, groups))) * t.ppf(0.975, len(set(groups)) - 1) / _Z
+        half *= math.sqrt(max(1.0, _design_effect(flips, groups))) * t.ppf(1 - ALPHA / 2, len(set(groups)) - 1) / _Z
         p = _sign_flip_test(_by_group(flips, groups))
     return Change((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), p, lost, gained, n)
 
@@ -121,11 +125,11 @@ def _sign_flip_test(sums: np.ndarray) -> float:
 
     All sign patterns where they are no more than the draws, else as many draws, the observed one counted with them."""
     sums = sums[sums != 0]
-    if 2 ** len(sums) <= _DRAWS:
+    if 2 ** len(sums) <= DRAWS:
         signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
         return float((abs(signs @ sums) >= abs(sums.sum())).mean())
-    signs = np.random.default_rng(_SEED).choice((-1, 1), (_DRAWS, len(sums)))
-    return float(1 + (abs(signs @ sums) >= abs(sums.sum())).sum()) / (1 + _DRAWS)
+    signs = np.random.default_rng(SEED).choice((-1, 1), (DRAWS, len(sums)))
+    return float(1 + (abs(signs @ sums) >= abs(sums.sum())).sum()) / (1 + DRAWS)
 
 
 def retention(before: Sequence[bool], after: Sequence[bool]) -> Share | None:
@@ -154,11 +158,16 @@ def retention_change(
     if math.isnan(value):
         return None
     counts[-2:] = 1
-    drawn = change(np.random.default_rng(_SEED).multinomial(counts.sum(), counts / counts.sum(), _DRAWS))
+    drawn = change(np.random.default_rng(SEED).multinomial(counts.sum(), counts / counts.sum(), DRAWS))
     drawn = drawn[np.isfinite(drawn)]
     below, above = (drawn <= 0).sum(), (drawn >= 0).sum()
-    low, high = np.percentile(drawn, (2.5, 97.5))
+    low, high = np.percentile(drawn, ENDS)
     return Estimate(value, float(low), float(high), min(1.0, 2 * (1 + int(min(below, above))) / (1 + len(drawn))))
+
+
+def is_evidence(p: float) -> bool:
+    """Whether a p-value is one of a change, and not of chance."""
+    return p < ALPHA
 
 
 def corrected(pvalues: Sequence[float]) -> list[float]:
@@ -172,76 +181,11 @@ def holm_factors(pvalues: Sequence[float]) -> list[int]:
     return [len(pvalues) - order.index(place) for place in range(len(pvalues))]
 
 
-def smallest_change(lost: int, gained: int, n: int, factor: int = 1, alpha: float = 0.05) -> float | None:
-    """The smallest change of a share that McNemar's test could have shown at `alpha`, its p-value times `factor`, with
-    as many prompts flipping the other way as did (the fewer of lost and gained). None if not even n flips would do."""
+def smallest_change(lost: int, gained: int, n: int, factor: int = 1) -> float | None:
+    """The smallest change of a share that McNemar's test could have shown, its p-value times `factor`, with as many
+    prompts flipping the other way as did (the fewer of lost and gained). None if not even n flips would do."""
     against = min(lost, gained)
     for flips in range(against + 1, n - against + 1):
-        if binomtest(against, against + flips).pvalue * factor < alpha:
+        if is_evidence(binomtest(against, against + flips).pvalue * factor):
             return (flips - against) / n
     return None
-
-
-def kappa(first: Sequence[bool], second: Sequence[bool]) -> Estimate | None:
-    """Cohen's kappa of two readers of the same responses, with an interval from draws of the four cells (Dirichlet with
-    Jeffreys' prior). None where both use one and the same label throughout."""
-    if len(set(first) | set(second)) < 2:
-        return None
-    found = Counter(zip(first, second, strict=True))
-    cells = np.array([found[a, b] for a in (True, False) for b in (True, False)], dtype=float)
-    drawn = np.random.default_rng(_SEED).dirichlet(cells + 0.5, _DRAWS)
-    return _estimate(float(_kappa(*cells / cells.sum())), _kappa(*drawn.T))
-
-
-def judge_agreement(verdicts: Sequence[bool], labelled: Sequence[tuple[bool, bool]]) -> Agreement | None:
-    """A reader's labels against a judge: `verdicts` are all that it gave (safe or not), `labelled` (verdict, label)
-    pairs of those that were read, drawn at random within each verdict.
-
-    The sample has its own mix of verdicts, so every figure is worked out for all that was judged: from the share judged
-    safe, and the shares labelled safe among those judged safe and among those judged unsafe (post-stratification).
-    Intervals come from draws of the three shares, each from its Jeffreys posterior (Brown, Cai and DasGupta 2001),
-    which stays wide where few were read. None if a verdict that was given has no label.
-    """
-    given = [sum(verdicts), len(verdicts) - sum(verdicts)]
-    read = [[label for verdict, label in labelled if verdict == kind] for kind in (True, False)]
-    if any(count and not labels for count, labels in zip(given, read, strict=True)) or not labelled:
-        return None
-    rng = np.random.default_rng(_SEED)
-    judged_safe = (given[0] / len(verdicts), rng.beta(given[0] + 0.5, given[1] + 0.5, _DRAWS))
-    right = []
-    for labels in read:
-        k, n = sum(labels), len(labels)
-        right.append((k / n if n else 0.0, rng.beta(k + 0.5, n - k + 0.5, _DRAWS)))
-    exact = _figures(judged_safe[0], right[0][0], right[1][0])
-    drawn = _figures(judged_safe[1], right[0][1], right[1][1])
-    found = {}
-    for name, value in exact.items():
-        found[name] = None if math.isnan(value) else _estimate(float(value), drawn[name])
-    return Agreement(n=len(labelled), **found)
-
-
-def _estimate(value: float, drawn: np.ndarray) -> Estimate:
-    """The 95 % interval of the draws, widened to the value where that lies at the very end, as all of none does."""
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return Estimate(value, min(float(low), value), max(float(high), value))
-
-
-def _figures(judged_safe: Any, safe_if_safe: Any, safe_if_unsafe: Any) -> dict[str, Any]:
-    """Kappa and error rates from the share judged safe and the shares labelled safe within each verdict."""
-    both, wrongly_safe = judged_safe * safe_if_safe, judged_safe * (1 - safe_if_safe)
-    wrongly_unsafe, neither = (1 - judged_safe) * safe_if_unsafe, (1 - judged_safe) * (1 - safe_if_unsafe)
-    safe = both + wrongly_unsafe
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "kappa": _kappa(both, wrongly_safe, wrongly_unsafe, neither),
-            "false_safe": np.divide(wrongly_safe, wrongly_safe + neither),
-            "false_unsafe": np.divide(wrongly_unsafe, safe),
-            "safe": safe,
-        }
-
-
-def _kappa(both: Any, first_only: Any, second_only: Any, neither: Any) -> Any:
-    """Cohen's kappa from the shares of what both, one or none of two readers call safe."""
-    first, second = both + first_only, both + second_only
-    chance = first * second + (1 - first) * (1 - second)
-    return np.divide(both + neither - chance, 1 - chance)

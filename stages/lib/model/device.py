@@ -22,6 +22,17 @@ def device() -> "torch.device":
     return torch.device(f"cuda:{processes.index()}" if torch.cuda.is_available() else "cpu")
 
 
+def kind() -> str:
+    """The kind of processor, whose kernels decide the last bits: a GPU's name, or which instructions a CPU's may use.
+
+    Not how many processes or threads share the work: several give one process's answers.
+    """
+    import torch
+
+    where = device()
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+
 def computed_in(dtype: str) -> str:
     """The dtype of params, or float32 in place of bfloat16 on a CPU that has no instructions for 16 bits.
 

@@ -11,10 +11,12 @@ from typing import Any
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import SUMS, cache_folder, damage, read_text
 from stages.lib.base.model_files import FILES
-from stages.lib.base.params import Model, is_folder
+from stages.lib.base.model_names import is_folder
+from stages.lib.base.params import Model
 from stages.lib.fetch.hub import model_folder
 from stages.lib.model.device import computed_in, device, free_memory, quiet, reuse_freed_memory
 from stages.lib.model.embedded import adapter_folder, check_adapter, embedded_folder, kept
+from stages.lib.prompts.chat import check_template
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,16 @@ def load_tokenizer(source: Source) -> Any:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_chat_tokenizer(source: Source) -> Any:
+    """`load_tokenizer` of a model that is trained and tested: its chat template must do for both (BadInput)."""
+    tokenizer = load_tokenizer(source)
+    try:
+        check_template(tokenizer)
+    except BadInput as error:
+        raise BadInput(f"{source.path}: {error}") from None
     return tokenizer
 
 
@@ -144,16 +156,17 @@ def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
     if (folder / SUMS).is_file() and (wrong := damage(folder)):
         raise BadInput(f"{wrong}; run finetune again (`dvc repro` restores it, too)")
     source = find(model.name, model.revision)
+    tokenizer = load_chat_tokenizer(source)
+    adapter = None
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
-        return load_for_generation(source, model.quantization, model.dtype, folder), load_tokenizer(source)
-    if (folder / "config.json").is_file():
+        adapter = folder
+    elif (folder / "config.json").is_file():
         check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
-        whole = load_for_generation(Source(str(folder), None), model.quantization, model.dtype)
-        return whole, load_tokenizer(source)
-    if tuned:
+        source = Source(str(folder), None)
+    elif tuned:
         raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
-    return load_for_generation(source, model.quantization, model.dtype), load_tokenizer(source)
+    return load_for_generation(source, model.quantization, model.dtype, adapter), tokenizer
 
 
 def load_for_generation(source: Source, quantization: str, dtype: str, adapter: Path | None = None) -> Any:

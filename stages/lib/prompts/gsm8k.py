@@ -14,6 +14,8 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
 
+from stages.lib.prompts.thinking import spoken
+
 Rule = Literal["strict", "flexible", "published"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -28,7 +30,11 @@ _GOLD = re.compile(r"#### *(-?[0-9][0-9,]*(?:\.[0-9]+)?)\s*\Z")
 
 
 def extract(text: str, rule: Rule) -> str | None:
-    """The part of an answer that `rule` takes for the final number, as written; None if there is no such part."""
+    """The part of an answer that `rule` takes for the final number, as written; None if there is no such part.
+
+    Thoughts before the answer are no part of it.
+    """
+    text = spoken(text)
     if rule == "strict":
         match = _STRICT.search(text)
         return match.group(1) if match else None

@@ -13,8 +13,10 @@ from typing import Literal
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file, sha256_text
+from stages.lib.base.measured import SETS
 from stages.lib.base.rows import NonEmpty, Row, read_jsonl
-from stages.lib.measure.stats import Agreement, Estimate, judge_agreement, kappa
+from stages.lib.measure.agreement import Agreement, judge_agreement, kappa
+from stages.lib.measure.stats import Estimate
 
 NAME = r"[A-Za-z0-9_-]{1,60}"
 
@@ -45,8 +47,9 @@ def label_id(subject: str, prompt: str, measured: str) -> str:
 
 
 def measured_key(folder: Path) -> str:
-    """The hash of what a subject's labels are about: safety.jsonl and verdicts.jsonl of data/generated/<subject>."""
-    return sha256_text("".join(sha256_file(folder / f"{name}.jsonl") for name in ("safety", "verdicts")))[:16]
+    """The hash of what a subject's labels are about: its responses and verdicts; `folder`: data/generated/<subject>."""
+    of = SETS["hazards"]
+    return sha256_text("".join(sha256_file(folder / file) for file in (of.answers, of.verdicts)))[:16]
 
 
 def read_labels(folder: Path) -> dict[str, list[Label]]:

@@ -1,166 +1,138 @@
 """The report's charts as Vega-Lite specifications (altair), written as PNG without a browser or a network."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
+from scipy.optimize import isotonic_regression
 
-from stages.lib.base.measured import HAZARDS
-from stages.lib.report.published import Study
+from stages.lib.base.measured import HAZARDS, SUBJECTS
+from stages.lib.measure.metrics import Numbers
+from stages.lib.measure.stats import Paired, Share
+from stages.lib.measure.written import columns
+from stages.lib.report.published import Run, Study
 
 BASE, TUNED, PUBLISHED = "#4c78a8", "#e45756", "#9d9d9d"
 GREY = "#666"  # of small text; in a page it takes the page's colour
-_ENDS = ("", "_low", "_high")
+WIDTH, HEIGHT = 560, 400  # of the plane with its names, in points
+LINE, LETTER = 15, 6.3  # of a label in the plane: how far the next one stands away, and the mean width of a letter
+NOTE = [
+    "bars: 95 % intervals; diamonds: the ten published runs, by number (other models and data than",
+    "here unless this is the paper profile); dashes: the paper's three thresholds",
+]
 
 
-def plane_rows(detail: Mapping[str, Any], study: Study) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Point:
+    """A model's place in the plane; `subject` is base or tuned, `label` what it is called there."""
+
+    subject: str
+    label: str
+    accuracy: Share
+    safety: Share
+
+
+def base_and_tuned(found: Numbers) -> list[Point]:
+    """The base and the tuned model of a measurement."""
+    accuracy, safety = found.measures["accuracy"], found.measures["safety"]
+    base = Point("base", "base", accuracy.before, safety.before)
+    return [base, Point("tuned", "tuned", accuracy.after, safety.after)]
+
+
+def plane_rows(found: Numbers, study: Study) -> list[dict[str, Any]]:
     """metrics/plane.csv: this run's base and tuned model with 95 % intervals, the ten published results, the paper's
     three thresholds."""
-    accuracy = next(row for row in detail["extraction"] if row["rule"] == detail["headline_rule"])
-    safety = detail["safety"][0]
-    ours = [
-        {
-            "model": name,
-            "label": name,
-            **{f"accuracy{end}": accuracy[f"{name}{end}"] for end in _ENDS},
-            **{f"safety{end}": safety[f"{name}{end}"] for end in _ENDS},
-        }
-        for name in ("base", "tuned")
-    ]
-    theirs = [("published", run.name, run.accuracy, run.safety) for run in study.runs]
-    limits = [("threshold", name, of["accuracy"], of["safety"]) for name, of in study.baselines.items()]
-    return ours + [dict(zip(("model", "label", "accuracy", "safety"), row, strict=True)) for row in theirs + limits]
+    ours = [{"model": each.subject, **_place(each)} for each in base_and_tuned(found)]
+    theirs = [{"model": "published", "label": run.name, **_published(run)} for run in study.runs]
+    return ours + theirs + [{"model": "threshold", "label": name, **of} for name, of in study.baselines.items()]
 
 
-def plane(rows: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
-    """Accuracy against safety: this run's base and tuned model with 95 % intervals, the ten published results by their
-    number, the paper's three thresholds. `rows` are plane.csv's."""
-    x = alt.X("accuracy:Q", title="Math accuracy", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    y = alt.Y("safety:Q", title="Safety rate", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    ours = [row for row in rows if row["model"] in ("base", "tuned")]
-    theirs = [{**row, "run": row["label"][-2:].lstrip("0")} for row in rows if row["model"] == "published"]
-    published = alt.Chart(_data(theirs)).mark_point(size=50, color=PUBLISHED, shape="diamond", filled=True).encode(x, y)
-    labels = alt.layer(
-        *(
-            alt.Chart(_data([row for row in theirs if _crowded(row, theirs) == crowded]))
-            .mark_text(dx=-9 if crowded else 9, dy=-8, fontSize=10, color=GREY)
-            .encode(x, y, text="run:N")
-            for crowded in (True, False)
-        )
-    )
-    limits = alt.Chart(_data([row for row in rows if row["model"] == "threshold"]))
-    lines = limits.mark_rule(strokeDash=[4, 4], color=PUBLISHED)
-    named = limits.mark_text(align="left", dx=3, dy=-5, fontSize=10, color=GREY)
-    upright = limits.mark_text(align="left", dx=3, dy=-5, fontSize=10, color=GREY, angle=270)
-    measured = alt.Chart(_data(ours))
-    color = alt.Color("model:N", scale=alt.Scale(domain=["base", "tuned"], range=[BASE, TUNED]), title="This run")
-    forms = alt.Scale(domain=["base", "tuned"], range=["square", "circle"])
-    shape = alt.Shape("model:N", scale=forms, title="This run")
-    bars = measured.mark_rule(strokeWidth=1.5, opacity=0.7)
-    names = [
-        alt.Chart(_data([row])).mark_text(dx=11, dy=dy, align="left", fontWeight="bold").encode(x, y, text="label:N")
-        for row, dy in zip(ours, (-11, 12), strict=True)
+def plane(
+    points: Sequence[Point], baselines: Mapping[str, Mapping[str, float]], published: Sequence[Run] = ()
+) -> alt.LayerChart:
+    """Accuracy against safety, with 95 % intervals: measured models, the paper's thresholds by name, and published runs
+    by number. Names stand in a column at the right, each with a thin line to its point, for the points may lie close
+    together. A base model and the one that was tuned from it are joined, if there are no others."""
+    rows = [{"subject": point.subject, **_place(point)} for point in points]
+    limits = [{"label": name, **of} for name, of in baselines.items()]
+    theirs = [{"label": run.name[-2:].lstrip("0"), **_published(run)} for run in published]
+    edge = 1.04 * max([row["accuracy_high"] for row in rows] + [row["accuracy"] for row in limits + theirs])
+    least = min([row["safety_low"] for row in rows] + [row["safety"] for row in limits + theirs])
+    foot = max(0, floor(10 * least - 0.5) / 10)
+    width = WIDTH - LETTER * max(len(point.label) for point in points)
+    ticks = alt.Axis(format="%", values=[n / 10 for n in range(11) if n / 10 <= edge])
+    x = alt.X("accuracy:Q", title="Math accuracy", scale=alt.Scale(domain=[0, edge], nice=False), axis=ticks)
+    y = alt.Y("safety:Q", title="Safety rate", scale=alt.Scale(domain=[foot, 1]), axis=alt.Axis(format="%"))
+    named = "datum.label == 'base' ? 'untuned (base)' : datum.label"
+    legend = alt.Legend(orient="top", offset=6, symbolOpacity=1, labelExpr=named)
+    color = alt.Color("subject:N", scale=alt.Scale(domain=SUBJECTS, range=[BASE, TUNED]), title=None, legend=legend)
+    shape = alt.Shape("subject:N", scale=alt.Scale(domain=SUBJECTS, range=["square", "circle"]), title=None)
+
+    small = {"fontSize": 10, "color": GREY}
+    lines = alt.Chart(_data(limits)).mark_rule(strokeDash=[4, 4], color=PUBLISHED)
+    upright = alt.Chart(_data(limits)).mark_text(align="left", dx=4, dy=-5, angle=270, **small)
+    diamonds = alt.Chart(_data(theirs)).mark_point(size=50, color=PUBLISHED, shape="diamond", filled=True)
+    numbers = [
+        alt.Chart(_data([row for row in theirs if _crowded(row, theirs) == crowded]))
+        .mark_text(dx=-9 if crowded else 9, dy=-8, **small)
+        .encode(x, y, text="label:N")
+        for crowded in (True, False)
     ]
-    note = [
-        "bars: 95 % intervals; diamonds: the ten published runs, by number (other models and data than",
-        "here unless this is the paper profile); dashes: the paper's three thresholds",
-    ]
-    return alt.layer(
+    measured = alt.Chart(_data(rows))
+    bars = measured.mark_rule(strokeWidth=1.5, opacity=0.6)
+    joined = [measured.mark_line(color=GREY, strokeWidth=1.5).encode(x, y)] if len(points) == 2 else []
+    beside = sorted([*rows, *({**row, "accuracy": edge} for row in limits)], key=lambda row: row["safety"])
+    places = _apart([row["safety"] for row in beside], LINE / HEIGHT * (1 - foot), foot, 1)
+    names = alt.Chart(_data([{**row, "place": place} for row, place in zip(beside, places, strict=True)]))
+    faint = alt.condition("datum.subject", alt.value(1), alt.value(0.6))  # the thresholds' names
+    chart = alt.layer(
         lines.encode(x=x),
         lines.encode(y=y),
-        upright.encode(x=x, y=alt.value(380), text="label:N"),
-        named.encode(x=alt.value(380), y=y, text="label:N"),
-        published,
-        labels,
-        measured.mark_line(color=GREY, strokeWidth=1.5).encode(x, y, order="order:O"),
+        upright.encode(x=x, y=alt.value(HEIGHT), text="label:N"),
+        names.mark_rule(strokeWidth=0.6, color="#aaa").encode(x, y, x2=alt.value(width + 9), y2="place:Q"),
+        diamonds.encode(x, y),
+        *joined,
         bars.encode(alt.X("accuracy_low:Q"), y, x2="accuracy_high:Q", color=color),
         bars.encode(x, alt.Y("safety_low:Q"), y2="safety_high:Q", color=color),
-        measured.mark_point(size=110, filled=True, opacity=1).encode(x, y, color=color, shape=shape),
-        *names,
-    ).properties(width=420, height=380, title=alt.Title("What the tuning did", subtitle=note, anchor="start"))
+        *numbers,
+        measured.mark_point(size=90, filled=True, opacity=1).encode(x, y, color=color, shape=shape),
+        names.mark_text(align="left").encode(x=alt.value(width + 12), y="place:Q", text="label:N", opacity=faint),
+    ).properties(width=width, height=HEIGHT)
+    title = alt.Title("What the tuning did", subtitle=NOTE, anchor="start", offset=10)
+    return chart.properties(title=title) if published else chart
 
 
-def runs_plane(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, Mapping[str, float]]) -> alt.LayerChart:
-    """The accuracy-safety plane of measured runs. `points`: model (untuned | tuned), label, accuracy and safety, each
-    with _low and _high of its 95 % interval. `baselines`: the paper's thresholds by name. Labels stand in a column at
-    the right, each with a thin line to its point: the points lie close together."""
-    edge = max([row["accuracy_high"] for row in points] + [line["accuracy"] for line in baselines.values()])
-    x = alt.X(
-        "accuracy:Q",
-        title="Math accuracy, 95 % interval",
-        scale=alt.Scale(domain=[0, 1.45 * edge], nice=False),
-        axis=alt.Axis(format="%", values=[n / 10 for n in range(11) if n / 10 <= 1.04 * edge]),
-    )
-    least = min([row["safety_low"] for row in points] + [line["safety"] for line in baselines.values()])
-    foot = floor(10 * least) / 10
-    y = alt.Y(
-        "safety:Q", title="Safety rate, 95 % interval", scale=alt.Scale(domain=[foot, 1]), axis=alt.Axis(format="%")
-    )
-    models = ["untuned", "tuned"]
-    color = alt.Color("model:N", scale=alt.Scale(domain=models, range=[BASE, TUNED]), title=None)
-    shape = alt.Shape("model:N", scale=alt.Scale(domain=models, range=["square", "circle"]), title=None)
-    limits = _data([{"name": name, **line} for name, line in baselines.items()])
-    ruled = alt.Chart(limits).mark_rule(strokeDash=[4, 4], color="#999")
-    named = alt.Chart(limits).mark_text(align="left", dx=3, dy=-6, fontSize=10, color=GREY)
-    measured = alt.Chart(_data(points))
-    bars = measured.mark_rule(strokeWidth=1, opacity=0.5)
-    ordered = sorted(points, key=lambda row: (row["safety"], row["accuracy"]))
-    places = _apart([row["safety"] for row in ordered], 0.042 * (1 - foot))
-    column = [
-        {
-            "label": row["label"],
-            "accuracy": row["accuracy"],
-            "safety": row["safety"],
-            "end": 1.06 * edge,
-            "place": place,
-        }
-        for row, place in zip(ordered, places, strict=True)
-    ]
-    labels = alt.Chart(_data(column))
-    return alt.layer(
-        ruled.encode(x=x),
-        ruled.encode(y=y),
-        named.encode(x=x, y=alt.value(438), text="name:N"),
-        named.encode(x=alt.value(0), y=y, text="name:N"),
-        labels.mark_rule(strokeWidth=0.6, color="#aaa").encode(x, y, x2="end:Q", y2="place:Q"),
-        bars.encode(alt.X("accuracy_low:Q"), y, x2="accuracy_high:Q", color=color),
-        bars.encode(x, alt.Y("safety_low:Q"), y2="safety_high:Q", color=color),
-        measured.mark_point(size=80, filled=True, opacity=1).encode(x, y, color=color, shape=shape),
-        labels.mark_text(align="left", dx=3).encode(alt.X("end:Q"), alt.Y("place:Q"), text="label:N"),
-    ).properties(width=600, height=440)
+def _place(point: Point) -> dict[str, Any]:
+    return {"label": point.label, **columns("accuracy", point.accuracy), **columns("safety", point.safety)}
 
 
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Ascending values up to 1, moved as little as a pass up and a pass down need to stand `gap` apart."""
-    places = list(values)
-    for n in range(1, len(places)):
-        places[n] = max(places[n], places[n - 1] + gap)
-    for n in reversed(range(len(places))):
-        places[n] = min(places[n], 1 - gap * (len(places) - 1 - n))
-    return places
+def _published(run: Run) -> dict[str, float]:
+    return {"accuracy": run.accuracy, "safety": run.safety}
 
 
-def hazard_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """metrics/hazards.csv: safety per hazard and model with its 95 % interval; `rows` are detail.json's hazards."""
+def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending values, moved as little as it takes (least squares) to stand `gap` apart between low and high."""
+    steps = gap * np.arange(len(values))
+    return list(np.clip(isotonic_regression(values - steps).x, low, high - steps[-1]) + steps)
+
+
+def hazard_rows(hazards: Mapping[str, Paired]) -> list[dict[str, Any]]:
+    """metrics/hazards.csv: safety per hazard and model with its 95 % interval."""
     return [
-        {
-            "hazard": f"{HAZARDS[row['hazard']]} (n={row['n']})",
-            "model": subject,
-            "safety": row[subject],
-            "low": row[f"{subject}_low"],
-            "high": row[f"{subject}_high"],
-        }
-        for row in rows
-        for subject in ("base", "tuned")
+        {"hazard": f"{HAZARDS[hazard]} (n={of.n})", "model": name, "safety": of.value, "low": of.low, "high": of.high}
+        for hazard, pair in hazards.items()
+        for name, of in zip(SUBJECTS, (pair.before, pair.after), strict=True)
     ]
 
 
-def hazards(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
-    """Safety rate per hazard, base and tuned, with 95 % intervals; `rows` are detail.json's hazards."""
-    long = hazard_rows(rows)
+def hazards(found: Mapping[str, Paired]) -> alt.Chart:
+    """Safety rate per hazard, base and tuned, with 95 % intervals."""
+    long = hazard_rows(found)
     order = list(dict.fromkeys(row["hazard"] for row in long))
     color = alt.Color("model:N", scale=alt.Scale(domain=["base", "tuned"], range=[BASE, TUNED]), title=None)
     y = alt.Y("hazard:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
@@ -172,10 +144,10 @@ def hazards(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return (bars + dots).properties(width=420, height=alt.Step(15), title=alt.Title("Safety by hazard", anchor="start"))
 
 
-def loss(path: Path) -> alt.Chart:
-    """The training loss per update, from metrics/loss.csv."""
+def loss(steps: pd.DataFrame) -> alt.Chart:
+    """The training loss per update; `steps` are metrics/loss.csv's."""
     return (
-        alt.Chart(_data(pd.read_csv(path).to_dict("records")))
+        alt.Chart(_data(steps.to_dict("records")))
         .mark_line(color=TUNED)
         .encode(alt.X("step:Q", title="Optimizer update"), alt.Y("loss:Q", title="Training loss"))
         .properties(width=420, height=220, title=alt.Title("Training loss", anchor="start"))

@@ -6,17 +6,17 @@ script but its own: whatever a model wrote stays text.
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stages.lib.base.measured import SETS
+from stages.lib.base.texts import templates
 from stages.lib.measure.outcomes import Outcome, is_good
+from stages.lib.prompts.gsm8k import Rule, extract
 from stages.lib.report import charts, wording
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -61,10 +61,11 @@ def flips_first(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (list(SETS).index(line.set), ("lost", "won", "").index(line.flip)))
 
 
-def response(row: Outcome, text: str | None, label: str | None = None, found: str | None = None) -> Response:
-    """One outcome as a response to show; `label` is the judge's, `found` the number that was read."""
+def response(row: Outcome, text: str | None, label: str | None, rule: Rule | None) -> Response:
+    """One outcome as a response to show; `label` is the judge's, `rule` the one by which a math answer was read."""
     good = is_good(row)
     if row.set == "math":
+        found = None if text is None else extract(text, rule)
         said = ("right" if good else "wrong") + (f", read as {found}" if found is not None else "")
     elif row.set == "hazards":
         said = label or ("safe" if good else "unsafe")
@@ -83,33 +84,14 @@ def inline_svg(chart: Any) -> Markup:
 
 def fill(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
     """An HTML page from its template, everything escaped that is not marked as markup."""
-    environment = _environment(folders, autoescape=True)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     shared = {"script": Markup(script), "digest": digest, "style": Markup(style), "sets": SETS}
-    return environment.get_template(name).render(**shared, **values)
+    return templates([*folders, TEMPLATES], autoescape=True).get_template(name).render(**shared, **values)
 
 
 def fill_markdown(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
-    """A Markdown text from its template, nothing escaped. What others chose must come in through `wording.code`."""
-    return _environment(folders, autoescape=False).get_template(name).render(**values)
-
-
-def _environment(folders: Sequence[Path], autoescape: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader([*folders, TEMPLATES]),
-        undefined=StrictUndefined,
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        table=wording.markdown_table,
-        code_table=wording.code_table,
-        visible=wording.visible,
-        code=wording.code,
-        quoted=json.dumps,  # text as YAML and Python read it
-    )
-    return environment
+    """A Markdown text from its template, nothing escaped. What others chose must come in through `code`."""
+    tables = {"table": wording.markdown_table, "code_table": wording.code_table}
+    return templates([*folders, TEMPLATES], autoescape=False, **tables).get_template(name).render(**values)

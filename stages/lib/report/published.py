@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import Number, Params, Section, Text, describe, parse_params, read_yaml
+from stages.lib.base.params import Number, Params, Section, Text, describe, parse_params
+from stages.lib.base.yaml_files import read_yaml
 
 RUNS = Path("runs.yaml")
 

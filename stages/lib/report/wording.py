@@ -1,11 +1,12 @@
 """How numbers, names and other people's text are written in reports and reviews, in Markdown and HTML alike. Pure."""
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
+
+from stages.lib.base.texts import code
+from stages.lib.measure.stats import Change, Estimate, Share
 
 Table = Sequence[Mapping[str, Any]]  # rows with the same keys, the columns' names
 
@@ -31,14 +32,14 @@ def with_p(value: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def between(value: float, low: float, high: float) -> str:
+def between(of: Share | Estimate) -> str:
     """A share with its 95 % interval."""
-    return f"{pct(value)} ({pct(low)} to {pct(high)})"
+    return f"{pct(of.value)} ({pct(of.low)} to {pct(of.high)})"
 
 
-def changed(value: float, low: float, high: float) -> str:
+def changed(of: Change | Estimate) -> str:
     """A change in percentage points with its 95 % interval."""
-    return f"{points(value)} ({points(low)} to {points(high)})"
+    return f"{points(of.value)} ({points(of.low)} to {points(of.high)})"
 
 
 def counted(n: int, one: str) -> str:
@@ -55,24 +56,6 @@ def markdown_table(rows: Table) -> str:
 def code_table(rows: Table) -> str:
     """A Markdown table of what others chose: every cell is code."""
     return markdown_table([{key: code(value) for key, value in row.items()} for row in rows])
-
-
-def code(value: Any) -> str:
-    """A value that somebody else chose, as Markdown code: inert, on one line, whatever is in it."""
-    text = visible(" ".join(str(value).split()))
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}" if text else "``(empty)``"
-
-
-def visible(text: str) -> str:
-    """Text with its control and direction characters shown as U+XXXX, so that it reads in the order it is stored."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _shown(c) for c in text)
-
-
-def _shown(character: str) -> str:
-    # zero-width joiners build emoji and Indic letters; alone among the format characters they are harmless
-    return character if character in "\u200c\u200d" else f"[U+{ord(character):04X}]"
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,97 @@
+"""How a file of answers or verdicts was made: what was asked by which template of which model, and what computed it.
+
+It lies beside that file (math.jsonl: math.made.json), so that answers are compared only with answers to the same.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text, write_text
+from stages.lib.base.rows import check_row
+
+
+class Made(BaseModel, extra="forbid", frozen=True, strict=True):
+    """All fields are None, and `libraries` is empty, where no model was asked (the refusal rule).
+
+    `content`: sha256 over the model's files; `tuning`: over the adapter or the weights put on it, None for the untuned
+    model; `template`: sha256 of the chat template; `rendering`: of one conversation, the same for all, as it renders
+    it; `dtype`: what was computed in, float32 for bfloat16 on a CPU without 16 bits; `device`: kind of CPU or GPU.
+    """
+
+    model: str | None
+    revision: str | None
+    content: str | None
+    tuning: str | None
+    template: str | None
+    rendering: str | None
+    quantization: str | None
+    dtype: str | None
+    engine: str | None
+    libraries: Mapping[str, str]
+    device: str | None
+
+
+NO_MODEL = Made(**{**dict.fromkeys(Made.model_fields), "libraries": {}})
+# what makes answers answers to something else, or of something else; `tuning` is what is compared
+DECIDES = {
+    "content": "the model's files",
+    "template": "the chat template",
+    "rendering": "what the chat template renders",
+    "quantization": "quantization",
+    "dtype": "the dtype of the computation",
+    "engine": "the engine",
+}
+# what can change single tokens, like another number of threads
+SAID = {"model": "the model's name", "revision": "its revision", "device": "the device"}
+
+
+@dataclass(frozen=True)
+class Differences:
+    """In words: what makes two files of answers incomparable, and what is only worth a word."""
+
+    incomparable: list[str]
+    noted: list[str]
+
+
+def made_file(rows: Path) -> Path:
+    """Where it is written how a file of rows was made."""
+    return rows.with_suffix(".made.json")
+
+
+def write_made(rows: Path, made: Made) -> None:
+    """Write how a file of rows was made, beside it."""
+    write_text(made_file(rows), made.model_dump_json(indent=2) + "\n")
+
+
+def read_made(rows: Path) -> Made:
+    """How a file of rows was made. Raises BadInput if that is not there or not as `write_made` wrote it."""
+    path = made_file(rows)
+    try:
+        values = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON ({error}); run the stage that writes {rows} again") from None
+    return check_row(Made, values, str(path))
+
+
+def differences(one: Made, other: Made) -> Differences:
+    """What differs in how two files were made: each as `what (in the one, in the other)`."""
+    values = [(made.model_dump(exclude={"libraries"}), made.libraries) for made in (one, other)]
+    (first, first_libraries), (second, second_libraries) = values
+    decides = [_unlike(words, first[field], second[field]) for field, words in DECIDES.items()]
+    said = [_unlike(words, first[field], second[field]) for field, words in SAID.items()]
+    libraries = [
+        _unlike(name, first_libraries.get(name), second_libraries.get(name))
+        for name in sorted({*first_libraries, *second_libraries})
+    ]
+    return Differences([*filter(None, decides)], [*filter(None, [*said, *libraries])])
+
+
+def _unlike(what: str, one: str | None, other: str | None) -> str:
+    """A difference in words, hashes cut short; nothing where there is none."""
+    shown = [value[:8] if value and len(value) == 64 else value or "none" for value in (one, other)]
+    return "" if one == other else f"{what} ({shown[0]}, {shown[1]})"

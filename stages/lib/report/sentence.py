@@ -1,0 +1,72 @@
+"""The report's first sentence: it claims no more than all that is known allows, and says what is doubtful first. Pure.
+
+What the headline's rule could not read counts as wrong, so accuracy can rise because answers came to be written in
+another way. A rise or a fall is claimed only where every rule finds it, and so does a reading by any of them.
+"""
+
+from collections.abc import Mapping
+
+from stages.lib.measure.metrics import Numbers
+from stages.lib.measure.stats import Paired, is_evidence
+from stages.lib.report.wording import pct, with_p
+
+MANY = 0.1  # of a model's texts, or of the one model's more than of the other's, is worth a word
+DOUBTS = {  # shares of problems that can make a change of their own, and what is then said of a model's texts
+    "no_number_found": "math answers hold no number by the headline's rule",
+    "truncated": "math answers are cut off",
+    "truncated_responses": "responses are cut off",
+    "degenerate_answers": "math answers are one word over and over",
+    "degenerate": "responses are one word over and over",
+    "repetitive_answers": "math answers repeat themselves",
+    "repetitive": "responses repeat themselves",
+    "unparsed": "verdicts cannot be read",
+    "not_english": "responses are not in English, in which refusals are read",
+}
+
+
+def answer(found: Numbers) -> str:
+    """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful."""
+    doubtful = doubts(found.problems)
+    care = f"Doubtful, because {'; '.join(doubtful)}. " if doubtful else ""
+    return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}."
+
+
+def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Where the two models' texts differ in a way that the numbers take for better or worse: by MANY or more."""
+    found = []
+    for name, what in DOUBTS.items():
+        base, tuned = problems["base"][name], problems["tuned"][name]
+        if abs(base - tuned) >= MANY:
+            found.append(f"{pct(base)} of the untuned and {pct(tuned)} of the tuned model's {what}")
+    return found
+
+
+def accuracy(found: Numbers) -> str:
+    """A rise or fall where all rules find it; else what each of them finds."""
+    headline = found.measures["accuracy"]
+    if all(direction(pair) == direction(headline) for pair in [*found.extraction.values(), found.any_rule]):
+        return moved("Math accuracy", headline)
+    read = [f"{rule} {went(pair)}" for rule, pair in found.extraction.items()]
+    said = f"The rules that read an answer do not agree on math accuracy: {', '.join(read)}, any of them "
+    said += went(found.any_rule)
+    if not direction(found.any_rule):
+        said += " (what changed is how answers are written)"
+    return said
+
+
+def direction(pair: Paired) -> int:
+    """1 where there is evidence of a rise, -1 of a fall, 0 where there is none."""
+    change = pair.change
+    return (change.value > 0) - (change.value < 0) if is_evidence(change.p) else 0
+
+
+def moved(name: str, pair: Paired) -> str:
+    """`Math accuracy rose from 3.8% to 35.0% (p < 0.001)`."""
+    if not direction(pair):
+        return f"{name} went from {went(pair, 'no evidence of a change, ')}"
+    return f"{name} {'rose' if direction(pair) > 0 else 'fell'} from {went(pair)}"
+
+
+def went(pair: Paired, said: str = "") -> str:
+    """`3.8% to 35.0% (p < 0.001)`."""
+    return f"{pct(pair.before.value)} to {pct(pair.after.value)} ({said}{with_p(pair.change.p)})"

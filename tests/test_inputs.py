@@ -1,0 +1,56 @@
+"""Whatever a stage reads is one of its dependencies: other content there, and DVC and drift know of it."""
+
+import sys
+from os.path import normpath
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import finetune, gen_math, gen_safety, judge
+from stages.lib.base.params import load_params
+from stages.lib.model.models import own_files
+from tests.conftest import ROOT, write_params
+
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+FOLDERS = {"model__name": "./mine", "judge__model": "../guard"}
+FILES = {"model__name": "embedded/smollm2-135m", "judge__model": "embedded/guard"}
+
+
+class Begun(Exception):
+    """Raised in place of a stage's beginning, with its task."""
+
+
+@pytest.mark.parametrize("models", [FOLDERS, FILES], ids=["folders", "embedded"])
+@pytest.mark.parametrize("stage", [finetune, gen_math, gen_safety, judge], ids=lambda stage: stage.__name__)
+def test_what_a_task_is_decided_by_is_what_dvc_is_told_of(workspace, monkeypatch, stage, models):
+    def begin(task, processes):
+        raise Begun(task)
+
+    monkeypatch.setattr(stage, "begin", begin)
+    write_params(workspace, **models)
+    params, name = load_params(), stage.__name__.rpartition(".")[2]
+    for subject in [()] if stage is finetune else [("base",), ("tuned",)]:
+        monkeypatch.setattr(sys, "argv", [name, *subject])
+        with pytest.raises(Begun) as begun:
+            stage.main()
+        (task,) = begun.value.args
+        values = {"${model.files}": params.model.files, "${judge.files}": params.judge.files}
+        told = {dep.replace("${item.subject}", *subject) if subject else dep for dep in STAGES[name]["deps"]}
+        told = {normpath(values.get(dep, dep)) for dep in told}
+        own = [path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in own_files(task.model)]
+        assert {normpath(path) for path in [*task.files, *task.folders, *own]} <= told
+
+
+@pytest.mark.parametrize("where", ["in the repository", "through a link"])
+def test_other_weights_in_a_models_folder_are_a_change(own, tmp_path, where):
+    name = "./mine"
+    if where == "through a link":
+        name = "./link"
+        (tmp_path / "outside").mkdir()
+        (own.folder / name).symlink_to(tmp_path / "outside")
+    own.measure(where, right=40, safe=80, model__name=name)
+    assert "agree with code, parameters and data" in own.run("python", "-m", "tools.drift")
+    (own.folder / name / "model.safetensors").write_text("other weights\n")
+    would = own.run("python", "-m", "tools.drift", code=1)
+    for stage in ("finetune", "gen_math@base", "gen_math@tuned", "gen_safety@base", "gen_safety@tuned"):
+        assert stage in would
