@@ -36,6 +36,7 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "export": ("drift",),
     "fetch": (),
     "findings": ("review", "runs"),
+    "simulate": (),
 }
 
 
@@ -142,9 +143,10 @@ def test_tools_import_each_other_only_where_the_table_says():
 
 
 PURE = ("prompts/chat", "prompts/gsm8k", "judge/guards", "base/params", "base/rows", "data/sources")
+MEASURE = ("stats", "metrics", "written", "groups", "power", "decide", "shares", "form", "seeds", "judged")
 
 
-@pytest.mark.parametrize("name", [*PURE, "measure/stats", "measure/metrics", "measure/written"])
+@pytest.mark.parametrize("name", [*PURE, *(f"measure/{name}" for name in MEASURE)])
 def test_pure_modules_load_no_model_library(name):
     heavy = {"torch", "transformers", "peft", "datasets"}
     for path in reached(LIB / f"{name}.py"):
