@@ -67,7 +67,7 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         except FileNotFoundError:
             raise BadInput(f"{where} {path}: no such file; run `dvc repro` there and commit what it writes") from None
 
-    values = parse_yaml(text(PARAMS), f"{where} {PARAMS}")
+    params = flat(parse_yaml(text(PARAMS), f"{where} {PARAMS}"))
     lock = parse_lock(text("dvc.lock"), f"{where} dvc.lock")
     hashes = recorded(lock, "deps", "outs")
     written = {path: text(path) for path in (HEADLINE, OUTCOMES, MADE) if path != MADE or MADE in hashes}
@@ -79,8 +79,8 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
             raise BadInput(f"{where} {path}: not JSON ({error})") from None
     outcomes = from_csv(written[OUTCOMES], f"{where} {OUTCOMES}")
     for stage, entry in lock["stages"].items():
-        for section, used in entry.get("params", {}).get(PARAMS, {}).items():
-            if flat(used) != flat(values.get(section)):
+        for section, used in entry.get("params", {}).get(PARAMS, {}).items():  # a section, or a value: judge.model
+            if flat(used, section) != {key: params[key] for key in params if f"{key}.".startswith(f"{section}.")}:
                 raise BadInput(
                     f"{where} {stage} was not run with the `{section}` of {PARAMS}; run `dvc repro` there and commit "
                     "dvc.lock and metrics/, or the review would be of other parameters"
@@ -92,7 +92,7 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
     made = {
         file: check_row(Made, each, f"{where} {MADE}") for file, each in read.get(MADE, {}).get("tuned", {}).items()
     }
-    return Revision(name, commit, flat(values), read[HEADLINE], outcomes, hashes, made)
+    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made)
 
 
 def open_revision(name: str, root: Path = Path()) -> Any:
