@@ -196,7 +196,8 @@ def test_dvc_reuses_what_a_change_does_not_touch_and_the_model_can_be_exported(s
         shutil.copytree(
             ROOT / name, small / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tuned", "__pycache__")
         )
-    shutil.copy(ROOT / "dvc.yaml", small)
+    for name in ("dvc.yaml", "data/.gitignore"):  # without which DVC writes one into data/prepared
+        shutil.copy(ROOT / name, small / name)
     subprocess.run(["git", "init", "-q", "."], cwd=small, check=True)
     dvc(small, "init", "-q")
 
