@@ -147,6 +147,19 @@ def test_drift_sees_in_a_clone_without_a_cache_that_a_stage_read_other_rows(own,
         assert "would run again" in said
 
 
+def test_drift_sees_in_a_clone_without_a_cache_that_the_report_is_of_other_answers(own, tmp_path):
+    """The report reads a folder of what several stages wrote: DVC leaves that out where its cache does not have it."""
+    answers = own.folder / "data/generated/tuned/math.jsonl"
+    answers.chmod(0o644)
+    answers.write_text(answers.read_text().replace("#### -1", "#### -2"))
+    own.run("dvc", "commit", "--quiet", "--force", "gen_math@tuned")
+    own.run("git", "commit", "--quiet", "--all", "--message", "Other answers, of which there is no report")
+    clone = Repository(tmp_path / "clone")
+    own.run("git", "clone", "--quiet", str(own.folder), str(clone.folder))
+    for each in (own, clone):
+        assert ": report would run again" in each.run("python", "-m", "tools.drift", code=1)
+
+
 def test_metrics_diff_fits_a_screen_and_params_diff_says_why(repository):
     shown = repository.run(*["dvc", "metrics", "diff", "--md", "--no-path", "--precision", "3", "main", "worse"])
     lines = shown.splitlines()
