@@ -6,10 +6,8 @@ Greedy answers to the test questions, behind the same fixed example problems tha
 moment, the same command goes on after the last finished batch of gen_math.batch_size questions.
 """
 
-from pathlib import Path
-
 from stages.lib.base.cli import run, subject_argument
-from stages.lib.base.measured import PREPARED
+from stages.lib.base.measured import PREPARED, weights
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.opening import Task, begin
@@ -24,7 +22,7 @@ def main() -> None:
         params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
         files={PREPARED / "test.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
         model=params.model.name,
-        folders=[Path("models") / subject],
+        folders=[weights(subject)],
     )
     questions, pool = begin(task, params.machine.processes)
     shots = pool[: params.fewshot.shots]

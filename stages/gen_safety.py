@@ -6,10 +6,8 @@ Greedy responses to the hazard prompts and then to the benign ones, each as a si
 moment, the same command goes on after the last finished batch of gen_safety.batch_size prompts.
 """
 
-from pathlib import Path
-
 from stages.lib.base.cli import run, subject_argument
-from stages.lib.base.measured import PREPARED
+from stages.lib.base.measured import PREPARED, weights
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import Prompt
 from stages.lib.model.opening import Task, begin
@@ -24,7 +22,7 @@ def main() -> None:
         params={"model": params.model, "gen_safety": params.gen_safety},
         files={PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
         model=params.model.name,
-        folders=[Path("models") / subject],
+        folders=[weights(subject)],
     )
     hazards, benign = begin(task, params.machine.processes)
 

@@ -43,17 +43,17 @@ def main() -> None:
     check_inputs(*(generated(subject) / file for subject in SUBJECTS for file in FILES))
     study = load_study()
     measured = read_measured(params)
-    made_by = {name: {file: read_made(generated(name) / file).model_dump() for file in FILES} for name in SUBJECTS}
+    made_by = {name: {file: read_made(generated(name) / file) for file in FILES} for name in SUBJECTS}
     check_alike(measured, made_by)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
     rows = outcomes(measured)
 
-    from stages.lib.report import charts, document, sentence
+    from stages.lib.report import charts, document
 
     write_json(METRICS / "headline.json", headline(found))
-    write_json(METRICS / "detail.json", {"sentence": sentence.answer(found), **detail(found)})
     write_text(METRICS / "outcomes.csv", to_csv(rows))
-    write_json(METRICS / "made.json", made_by)
+    made = {name: {file: how.model_dump() for file, how in of.items()} for name, of in made_by.items()}
+    write_json(METRICS / "made.json", made)
     write_table(METRICS / "plane.csv", charts.plane_rows(found, study))
     write_table(METRICS / "hazards.csv", charts.hazard_rows(found.hazards))
 
@@ -70,6 +70,7 @@ def main() -> None:
     costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
     facts = document.contents(params, study, found, costs, read_by_people(measured))
+    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found)})
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
     write_text(REPORT / "report.html", document.html(params, study, facts, pictures, list(losses["loss"]), lines))
@@ -95,7 +96,7 @@ def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]
     return Subject(answers, verdicts)
 
 
-def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Any]]) -> None:
+def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]]) -> None:
     """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning."""
     base, tuned = SUBJECTS
     for of in SETS.values():
@@ -106,7 +107,7 @@ def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Any]]) ->
                 f"than for {tuned}: they answer other questions. {AGAIN}"
             )
     for file, made in made_by[base].items():
-        if unlike := differences(Made(**made), Made(**made_by[tuned][file])).incomparable:
+        if unlike := differences(made, made_by[tuned][file]).incomparable:
             raise BadInput(f"{file} of {base} and of {tuned} were not made alike: {'; '.join(unlike)}. {AGAIN}")
 
 

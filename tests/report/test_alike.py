@@ -12,7 +12,7 @@ from tests.conftest import MADE
 from tests.measure.test_metrics import BASE, MEASURED, TUNED
 
 FILES = ("math.jsonl", "safety.jsonl", "verdicts.jsonl")
-ALIKE = {name: {file: MADE.model_dump() for file in FILES} for name in ("base", "tuned")}
+ALIKE = {name: dict.fromkeys(FILES, MADE) for name in ("base", "tuned")}
 
 
 def asked_on(day: date, subject):
@@ -36,6 +36,6 @@ def test_prompts_rendered_on_another_day_are_refused():
 
 @pytest.mark.parametrize("file", FILES)
 def test_other_weights_under_the_same_name_are_refused(file):
-    other = {**ALIKE["tuned"], file: {**MADE.model_dump(), "content": "f" * 64}}
+    other = {**ALIKE["tuned"], file: MADE.model_copy(update={"content": "f" * 64})}
     with pytest.raises(BadInput, match=f"^{file} of base and of tuned were not made alike: the model's files"):
         check_alike(MEASURED, {**ALIKE, "tuned": other})

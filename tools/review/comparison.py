@@ -73,7 +73,7 @@ def compare(before: Revision, after: Revision) -> Comparison:
     """Compare two revisions' tuned models."""
     tuned = {kind: both_asked(before, after, kind, "tuned") for kind in SETS}
     params = changed_params(before.params, after.params)
-    unlike = other_measurement([name for name, _, _ in params], before, after)
+    unlike = other_measurement([name for name, _, _ in params], before, after, tuned)
     comparable = {kind: tuned[kind] if kind not in unlike else [] for kind in SETS}
     found = {}
     for kind, of in SETS.items():
@@ -145,8 +145,10 @@ def changed_params(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     return [row for row in both if row[1] != row[2]]
 
 
-def other_measurement(params: Sequence[str], before: Revision, after: Revision) -> dict[str, str]:
-    """The sets whose outcomes were read in another way in the two revisions, and why."""
+def other_measurement(
+    params: Sequence[str], before: Revision, after: Revision, tuned: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
+) -> dict[str, str]:
+    """The sets whose outcomes were read in another way in the two revisions, and why. `tuned`: what both were asked."""
     found = {}
     if "report.extraction" in params:
         found["math"] = "accuracy was read by another rule (report.extraction)"
@@ -157,7 +159,7 @@ def other_measurement(params: Sequence[str], before: Revision, after: Revision) 
     judged = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization", "controversial")}
     if other := sorted(judged & set(params)):
         found["hazards"] = f"safety was judged in another way ({', '.join(other)})"
-    for kind, why in made_otherwise(params, before, after).items():
+    for kind, why in made_otherwise(params, before, after, tuned).items():
         found.setdefault(kind, why)
     guard, embedded = "models/embedded/guard", str(after.params.get("judge.model")).startswith("embedded/")
     if embedded and before.lock.get(guard) != after.lock.get(guard):
@@ -165,19 +167,22 @@ def other_measurement(params: Sequence[str], before: Revision, after: Revision) 
     return found
 
 
-def made_otherwise(params: Sequence[str], before: Revision, after: Revision) -> dict[str, str]:
+def made_otherwise(
+    params: Sequence[str], before: Revision, after: Revision, tuned: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
+) -> dict[str, str]:
     """The sets that were not asked, answered or judged alike, though no parameter says so: other weights or another
     template under the same name, another engine. What a changed parameter asked for is what the review is about."""
+    asked_for = {owner: any(name.startswith(f"{owner}.") for name in params) for owner in ("model", "fewshot", "judge")}
+    known = before.made.keys() & after.made.keys()
     found = {}
     for kind, of in SETS.items():
-        for file, owner in ((of.answers, "model."), (of.verdicts, "judge.")):
-            alike = file not in before.made or file not in after.made or any(name.startswith(owner) for name in params)
-            if unlike := [] if alike else differences(before.made[file], after.made[file]).incomparable:
+        for file in [name for name, owner in ((of.answers, "model"), (of.verdicts, "judge")) if not asked_for[owner]]:
+            if file in known and (unlike := differences(before.made[file], after.made[file]).incomparable):
                 found.setdefault(kind, f"{file} was not made alike: {'; '.join(unlike)}")
-        asked = [(old.asked, new.asked) for old, new in both_asked(before, after, kind, "tuned")]
-        wanted = any(name.startswith(("model.", "fewshot.")) for name in params)
-        if not wanted and any(one and two and one != two for one, two in asked):
-            found.setdefault(kind, f"{of.item}s were rendered otherwise")
+        if not (asked_for["model"] or asked_for["fewshot"]):
+            rendered = [(old.asked, new.asked) for old, new in tuned[kind]]
+            if any(one and two and one != two for one, two in rendered):
+                found.setdefault(kind, f"{of.item}s were rendered otherwise")
     return found
 
 

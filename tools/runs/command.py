@@ -161,10 +161,6 @@ def results(study: Study, profile: str) -> None:
     from stages.lib.report import charts
 
     kept = [(each, read_result(path)) for each, path in kept_results(study, profile)]
-    if not kept:
-        raise BadInput(
-            f"{RESULTS / profile}: no results there; run `python -m tools.runs run --all --profile {profile}` first"
-        )
     print(results_table(kept))
     picture = RESULTS / profile / "plane.png"
     charts.save_png(charts.plane(points(kept), study.baselines), picture)

@@ -87,6 +87,11 @@ SETS = {
 OF_MEASURE = {each.measure: each for each in SETS.values()}
 
 
+def weights(subject: str) -> Path:
+    """The folder with what was put on the base model for a subject: nothing, or its tuning."""
+    return Path("models") / subject
+
+
 def generated(subject: str) -> Path:
     """The folder with what a subject wrote and how it was judged."""
     return Path("data/generated") / subject

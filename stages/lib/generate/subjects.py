@@ -9,7 +9,7 @@ from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
 from stages.lib.base.made import Made, write_made
-from stages.lib.base.measured import generated
+from stages.lib.base.measured import generated, weights
 from stages.lib.base.params import Generation, Model
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
@@ -31,7 +31,7 @@ def write_answers(
 ) -> None:
     """Answer the conversation of each (id, conversation) greedily; write data/generated/<subject>/`file`, an Answer a
     line, and the stage's cost."""
-    folder = Path("models") / subject
+    folder = weights(subject)
     if not folder.is_dir():
         raise BadInput(
             f"{folder}: no such folder; {'run the finetune stage first' if subject == 'tuned' else 'see git'}"

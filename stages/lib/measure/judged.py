@@ -23,9 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.lib.measure.stats import Estimate
+from stages.lib.measure.stats import DRAWS, SEED, Estimate
 
-_DRAWS, _SEED = 10_000, 1126
 FEW, RARE = 5, 0.05  # a stratum with more than RARE of a subject's prompts needs FEW labels
 
 
@@ -92,10 +91,10 @@ def corrected_safety(
         read = np.broadcast_to(read.sum(axis=0), read.shape)
         if not _suffice(weights, read):
             return None
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     drawn = _bootstrap(rng, np.append(np.bincount(4 * strata[0] + strata[1], minlength=16), (1, 1)))
     table, added = drawn[:, :16].reshape(-1, 4, 4), drawn[:, 16:]
-    safe = rng.beta(read[..., 1] + 0.5, read[..., 0] + 0.5, (_DRAWS, 2, 4))
+    safe = rng.beta(read[..., 1] + 0.5, read[..., 0] + 0.5, (DRAWS, 2, 4))
     if not by_subject:
         safe[:, 1] = safe[:, 0]
     given = np.array([0.0, 1.0, 0.0, 1.0])  # the verdict of each stratum
@@ -121,8 +120,8 @@ def corrected_by_pairs(
         read[2 * pair.verdicts[0] + pair.verdicts[1], 2 * pair.safe[0] + pair.safe[1]] += 1
     if not _suffice(weights / n, read):
         return None
-    rng = np.random.default_rng(_SEED)
-    within = np.stack([rng.dirichlet(of + 0.5, _DRAWS) for of in read], axis=1)
+    rng = np.random.default_rng(SEED)
+    within = np.stack([rng.dirichlet(of + 0.5, DRAWS) for of in read], axis=1)
     good = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # of both verdicts, or both labels: before, after
 
     def shares(joint: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -152,7 +151,7 @@ def _means(read: np.ndarray) -> np.ndarray:
 
 def _bootstrap(rng: np.random.Generator, counts: np.ndarray) -> np.ndarray:
     """Draws of the shares of prompts that have been counted."""
-    drawn = rng.standard_gamma(counts.astype(float), (_DRAWS, len(counts)))
+    drawn = rng.standard_gamma(counts.astype(float), (DRAWS, len(counts)))
     return drawn / drawn.sum(axis=1, keepdims=True)
 
 

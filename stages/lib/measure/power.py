@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binom, norm
 
+from stages.lib.measure.stats import ALPHA
+
 POWER = 0.8  # four of five tries
 
 
-def holm_level(others: Sequence[float], alpha: float = 0.05) -> float:
+def holm_level(others: Sequence[float], alpha: float = ALPHA) -> float:
     """The level below which one more p-value is significant beside `others` by Holm's correction (1979, Scand. J.
     Statist. 6, 65-70): alpha by the number of hypotheses that are left when the smallest of the others have been
     rejected, one by one. It does not depend on the p-value itself, whose rank moves with it."""
@@ -26,7 +28,7 @@ def holm_level(others: Sequence[float], alpha: float = 0.05) -> float:
     return level
 
 
-def chance_to_show(n: int, against: float, change: float, level: float = 0.05) -> float:
+def chance_to_show(n: int, against: float, change: float, level: float = ALPHA) -> float:
     """The chance that McNemar's exact two-sided test on n prompts has p < level, in the true direction, if `against` of
     the prompts flip one way and against + change the other (shares). Exact: flips are binomial, and so is their
     direction given their number (Miettinen 1968, Biometrics 24, 339-352)."""
@@ -41,7 +43,7 @@ def chance_to_show(n: int, against: float, change: float, level: float = 0.05) -
     return float(found)
 
 
-def change_to_show(lost: int, gained: int, n: int, level: float = 0.05, effect: float = 1.0) -> float | None:
+def change_to_show(lost: int, gained: int, n: int, level: float = ALPHA, effect: float = 1.0) -> float | None:
     """The smallest change of a share (in steps of a tenth of a point) that such a set shows in four of five tries, with
     as many prompts flipping against it as now did: the fewer of lost and gained, and half a prompt more, so that none
     seen is not none at all. `level`: `holm_level` of the p-values beside it. `effect`: the design effect of prompts in

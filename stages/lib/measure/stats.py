@@ -17,6 +17,8 @@ from scipy.stats import binomtest, norm, t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from stages.lib.measure.groups import by_group
+
 ALPHA = 0.05  # below it, a p-value is called evidence; every interval is of the 95 % that are left
 _Z = float(norm.ppf(1 - ALPHA / 2))
 ENDS = (100 * ALPHA / 2, 100 * (1 - ALPHA / 2))  # percentiles
@@ -102,14 +104,8 @@ def paired_change(before: Sequence[bool], after: Sequence[bool], groups: Sequenc
     if groups is not None and 1 < len(set(groups)) < n:
         flips = np.array([a - b for b, a in pairs], dtype=float)
         half *= math.sqrt(max(1.0, _design_effect(flips, groups))) * t.ppf(1 - ALPHA / 2, len(set(groups)) - 1) / _Z
-        p = _sign_flip_test(_by_group(flips, groups))
+        p = _sign_flip_test(by_group(flips, groups))
     return Change((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), p, lost, gained, n)
-
-
-def _by_group(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """The sum of the values of each group."""
-    places = {name: place for place, name in enumerate(dict.fromkeys(groups))}
-    return np.bincount([places[name] for name in groups], weights=values)
 
 
 def _design_effect(values: np.ndarray, groups: Sequence[str]) -> float:
@@ -117,7 +113,7 @@ def _design_effect(values: np.ndarray, groups: Sequence[str]) -> float:
     clustered variance as in Miller 2024, arXiv:2411.00640, equation 4). 1 where no value differs."""
     apart = values - values.mean()
     alone = float((apart**2).sum())
-    return float((_by_group(apart, groups) ** 2).sum()) / alone if alone else 1.0
+    return float((by_group(apart, groups) ** 2).sum()) / alone if alone else 1.0
 
 
 def _sign_flip_test(sums: np.ndarray) -> float:
