@@ -139,21 +139,48 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer, with tensors (1, heads, tokens, dim): the prefix, then row by row."""
     prefix, counts = pack
+    options = {"dropout_p": dropout, "scale": scaling}
+    attend = _attend_in_16_bits if _is_slow(query, dropout) else _attend
+    queries, keys, values = (part.split([prefix, *counts], 2) for part in (query, key, value))
+    out = [attend(queries[0], keys[0], values[0], **options)] if prefix else []
+    for own_query, own_key, own_value in zip(queries[1:], keys[1:], values[1:], strict=True):
+        both = (torch.cat(pair, 2) if prefix else pair[1] for pair in ((keys[0], own_key), (values[0], own_value)))
+        out.append(attend(own_query, *both, **options))
+    return torch.cat(out, 2).transpose(1, 2), None
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+    """The last queries' attention, each to the keys up to its own: torch's own way."""
+    count, length = query.shape[2], key.shape[2]
     times = query.shape[1] // key.shape[1]  # repeated by hand: torch's own way, with a mask, is slow on a GPU
     key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    options = {"dropout_p": dropout, "scale": scaling}
     attend = functional.scaled_dot_product_attention
-    queries, keys, values = (part.split([prefix, *counts], 2) for part in (query, key, value))
-    out = [attend(queries[0], keys[0], values[0], is_causal=True, **options)] if prefix else []
-    for own_query, own_key, own_value in zip(queries[1:], keys[1:], values[1:], strict=True):
-        if not prefix:
-            out.append(attend(own_query, own_key, own_value, is_causal=True, **options))
-            continue
-        count = own_query.shape[2]
-        mask = torch.ones(count, prefix + count, dtype=torch.bool, device=query.device).tril_(prefix)
-        both = (torch.cat(pair, 2) for pair in ((keys[0], own_key), (values[0], own_value)))
-        out.append(attend(own_query, *both, attn_mask=mask, **options))
-    return torch.cat(out, 2).transpose(1, 2), None
+    if count == length:
+        return attend(query, key, value, is_causal=True, **options)
+    mask = torch.ones(count, length, dtype=torch.bool, device=query.device).tril_(length - count)
+    return attend(query, key, value, attn_mask=mask, **options)
+
+
+def _is_slow(query: torch.Tensor, dropout: float) -> bool:
+    """Whether torch's own way is slower: its backward pass in bfloat16 on a CPU is (`python -m bench.attention`)."""
+    return not dropout and query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
+def _attend_in_16_bits(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float, scale: float
+) -> torch.Tensor:
+    """`_attend` as two matrix products and a softmax, whose gradients are matrix products as well.
+
+    Heads that share their keys stand one below the other, so that no key is copied. Keeps the weights, 2 bytes for
+    each head, query and key, for the backward pass.
+    """
+    (_, heads, count, size), (_, groups, length, _) = query.shape, key.shape
+    later = torch.ones(count, length, dtype=torch.bool).triu_(length - count + 1)
+    hidden = torch.zeros(count, length, dtype=query.dtype).masked_fill_(later, -torch.inf)
+    hidden = hidden.repeat(heads // groups, 1).expand(groups, -1, -1)
+    stacked = query.reshape(groups, -1, size)
+    weights = torch.baddbmm(hidden, stacked, key[0].transpose(1, 2), alpha=scale).softmax(-1)
+    return torch.bmm(weights, value[0]).reshape(1, heads, count, size)
 
 
 AttentionInterface.register(NAME, packed_attention)

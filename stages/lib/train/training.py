@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from peft import LoraConfig, TaskType, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -98,8 +99,12 @@ def train(
     packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
     bf16 = bf16 and computed_in("bfloat16") == "bfloat16"
     model.config.use_cache = False
-    # Trainer makes its output folder even when nothing is saved there
-    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16) as loss:
+    with (
+        TemporaryDirectory() as unused,  # Trainer makes its output folder even when nothing is saved there
+        use_attention(model, NAME),
+        disable_input_dtype_casting(model, bf16),  # to 32 bits, from which autocast comes back to the same 16
+        loss_in_pieces(model, bf16) as loss,
+    ):
         trainer = _Trainer(
             model=model,
             args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),
