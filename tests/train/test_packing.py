@@ -121,8 +121,10 @@ def test_attention_as_two_products_is_attention(dtype, near, prefix, monkeypatch
 
 def test_torchs_own_attention_is_left_out_only_where_it_is_slow():
     query = torch.randn(1, 2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
-    assert packing._is_slow(query, 0.0)
-    assert not any(packing._is_slow(*each) for each in ((query, 0.1), (query.detach(), 0.0), (query.float(), 0.0)))
+    long = torch.randn(1, 1, packing.SHORT, 4, dtype=torch.bfloat16)
+    assert packing._is_slow(query, query, 0.0)
+    others = ((query, query, 0.1), (query.detach(), query, 0.0), (query.float(), query, 0.0), (query, long, 0.0))
+    assert not any(packing._is_slow(*each) for each in others)
 
 
 def test_a_whole_optimizer_step_is_packed_if_it_fits():

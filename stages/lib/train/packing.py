@@ -15,9 +15,14 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from stages.lib.model.attention import attend
+
 NAME = "packed_rows"
 IGNORED = -100  # label of a token that carries no loss
 PIECE = 128  # positions whose logits are in memory at a time: 80 MB of them in float32 with 151,936 words
+SHORT = (
+    2**17
+)  # queries times keys of a row up to which torch's own attention is the slower (`python -m bench.attention`)
 CAPACITY = 2048  # tokens that a pack may always hold, also where batch_size rows alone would be fewer
 Row = dict[str, list[int]]
 
@@ -139,13 +144,17 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer, with tensors (1, heads, tokens, dim): the prefix, then row by row."""
     prefix, counts = pack
-    options = {"dropout_p": dropout, "scale": scaling}
-    attend = _attend_in_16_bits if _is_slow(query, dropout) else _attend
+
+    def answer(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        if _is_slow(query, key, dropout):
+            return _AttendIn16Bits.apply(query, key, value, scaling)
+        return _attend(query, key, value, dropout_p=dropout, scale=scaling)
+
     queries, keys, values = (part.split([prefix, *counts], 2) for part in (query, key, value))
-    out = [attend(queries[0], keys[0], values[0], **options)] if prefix else []
+    out = [answer(queries[0], keys[0], values[0])] if prefix else []
     for own_query, own_key, own_value in zip(queries[1:], keys[1:], values[1:], strict=True):
         both = (torch.cat(pair, 2) if prefix else pair[1] for pair in ((keys[0], own_key), (values[0], own_value)))
-        out.append(attend(own_query, *both, **options))
+        out.append(answer(own_query, *both))
     return torch.cat(out, 2).transpose(1, 2), None
 
 
@@ -154,33 +163,56 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **optio
     count, length = query.shape[2], key.shape[2]
     times = query.shape[1] // key.shape[1]  # repeated by hand: torch's own way, with a mask, is slow on a GPU
     key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    attend = functional.scaled_dot_product_attention
+    whole = functional.scaled_dot_product_attention
     if count == length:
-        return attend(query, key, value, is_causal=True, **options)
-    mask = torch.ones(count, length, dtype=torch.bool, device=query.device).tril_(length - count)
-    return attend(query, key, value, attn_mask=mask, **options)
+        return whole(query, key, value, is_causal=True, **options)
+    return whole(query, key, value, attn_mask=~_later(count, length, query.device), **options)
 
 
-def _is_slow(query: torch.Tensor, dropout: float) -> bool:
-    """Whether torch's own way is slower: its backward pass in bfloat16 on a CPU is (`python -m bench.attention`)."""
-    return not dropout and query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
+def _later(count: int, length: int, device: torch.device) -> torch.Tensor:
+    """For each of the last `count` of `length` tokens, which tokens come after it."""
+    return torch.ones(count, length, dtype=torch.bool, device=device).triu_(length - count + 1)
 
 
-def _attend_in_16_bits(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float, scale: float
-) -> torch.Tensor:
-    """`_attend` as two matrix products and a softmax, whose gradients are matrix products as well.
+def _is_slow(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
+    """Whether torch's own way is slow: its backward pass in bfloat16 on a CPU is, of short rows."""
+    short = query.shape[2] * key.shape[2] <= SHORT
+    return (
+        short and not dropout and query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    )
 
-    Heads that share their keys stand one below the other, so that no key is copied. Keeps the weights, 2 bytes for
-    each head, query and key, for the backward pass.
+
+class _AttendIn16Bits(torch.autograd.Function):
+    """`_attend` by the same kernel, with gradients that are matrix products.
+
+    They are FlashAttention's (arXiv:2205.14135, appendix B.2), of all keys at once. Scores are computed in float32:
+    Qwen2's are so large that 16 bits would spoil the weights made from them. Query heads that share their keys stand
+    one below the other, so that no key is copied.
     """
-    (_, heads, count, size), (_, groups, length, _) = query.shape, key.shape
-    later = torch.ones(count, length, dtype=torch.bool).triu_(length - count + 1)
-    hidden = torch.zeros(count, length, dtype=query.dtype).masked_fill_(later, -torch.inf)
-    hidden = hidden.repeat(heads // groups, 1).expand(groups, -1, -1)
-    stacked = query.reshape(groups, -1, size)
-    weights = torch.baddbmm(hidden, stacked, key[0].transpose(1, 2), alpha=scale).softmax(-1)
-    return torch.bmm(weights, value[0]).reshape(1, heads, count, size)
+
+    @staticmethod
+    def forward(
+        context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        groups = key.shape[1]
+        hidden = _later(query.shape[2], key.shape[2], query.device).repeat(query.shape[1] // groups, 1)
+        mask = torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, -torch.inf)
+        stacked = query.reshape(1, groups, -1, query.shape[3])
+        out, total = attend(stacked, key, value, scale, mask=mask)
+        context.save_for_backward(stacked, key, value, out, total, hidden)
+        context.scale = scale
+        return out.reshape(query.shape)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, out, total, hidden = context.saved_tensors
+        kind, back = query.dtype, gradient.reshape(query.shape)
+        scores = (query.float() * context.scale) @ key.float().transpose(2, 3)
+        weights = scores.sub_(total[..., None]).exp_().masked_fill_(hidden, 0.0)
+        mean = (back.float() * out.float()).sum(-1, keepdim=True)
+        inner = ((back @ value.transpose(2, 3)).float() - mean).mul_(weights).mul_(context.scale).to(kind)
+        of_query = (inner @ key).reshape(gradient.shape)
+        return of_query, inner.transpose(2, 3) @ query, weights.to(kind).transpose(2, 3) @ back, None
 
 
 AttentionInterface.register(NAME, packed_attention)
