@@ -57,7 +57,12 @@ def find(name: str, revision: str | None) -> Source:
     quiet()
     if name.startswith("embedded/"):
         return Source(str(embedded_folder(name)), None)
-    return Source(name if is_folder(name) else str(model_folder(name, revision)), None)
+    folder = name if is_folder(name) else str(model_folder(name, revision))
+    if (Path(folder) / "adapter_config.json").is_file():
+        raise BadInput(
+            f"{folder}: adapter_config.json there names weights elsewhere; expected a model by itself, merged"
+        )
+    return Source(folder, None)
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -109,7 +114,15 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
 def _packed(source: Source, dtype: str) -> Source:
     """An embedded model in 4 bits, packed once: bitsandbytes takes 10 s for it on a CPU, each time to the same bits."""
     name = f"{Path(source.path).name}-nf4-{dtype}-bitsandbytes-{version('bitsandbytes')}"
-    return Source(str(kept(name, lambda part: _load(source, "nf4", dtype).save_pretrained(part))), None)
+    return Source(str(kept(name, lambda part: _pack(source, dtype, part))), None)
+
+
+def _pack(source: Source, dtype: str, part: Path) -> None:
+    from stages.lib.model.merging import check_same
+
+    packed = _load(source, "nf4", dtype)
+    packed.save_pretrained(part)
+    check_same(packed.state_dict(), _load(Source(str(part), None), "as it is", dtype).state_dict(), part)
 
 
 def _load(source: Source, quantization: str, dtype: str) -> Any:
