@@ -1,7 +1,9 @@
 """What Slurm runs: one job for what runs have in common, then a task for each run (tools/slurm.py submits them).
 
-python -m tools.runs.slurm_task shared PROFILE COMMIT RUN...
-python -m tools.runs.slurm_task task PROFILE COMMIT         $SLURM_ARRAY_TASK_ID: the run's place in runs.yaml, from 1
+python -m tools.runs.slurm_task shared PROFILE COMMIT RUN... [-S NAME=VALUE]...
+python -m tools.runs.slurm_task task PROFILE COMMIT [-S NAME=VALUE]...
+
+$SLURM_ARRAY_TASK_ID: the run's place in runs.yaml, from 1
 """
 
 import json
@@ -34,10 +36,11 @@ def main() -> None:
         command.add_argument("commit")
         if name == "shared":
             command.add_argument("runs", nargs="+")
+        command.add_argument("-S", "--set", action="append", default=[])
     arguments = top.parse_args()
     signal.signal(signal.SIGUSR1, lambda *_: _again(f"the time limit is near{QUEUED}"))
     try:
-        study = study_of(arguments.commit)
+        study = study_of(arguments.commit, arguments.set)
         if arguments.command == "shared":
             _measure_shared(study, arguments.profile, arguments.commit, arguments.runs)
         else:
@@ -63,7 +66,7 @@ def _measure_shared(study: Study, profile: str, commit: str, names: Sequence[str
 
 
 def _measure_run(study: Study, each: Run, profile: str, commit: str) -> None:
-    if not is_measured(each, profile, commit):
+    if not is_measured(study, each, profile, commit):
         with TemporaryDirectory(prefix="aftertune-", dir=os.environ.get("SLURM_TMPDIR")) as scratch:
             measure(study, each, profile, commit, Path(scratch) / "clone", work(profile, each.name))
     shutil.rmtree(work(profile, each.name), ignore_errors=True)
