@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.lib.base.cli import no_arguments, run
+from stages.lib.base.dvc_lock import LOCK, parse_lock, recorded
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text
-from stages.lib.base.lock import LOCK, parse_lock, recorded
 from tools.commands import dvcs_library, run_dvc
 
 

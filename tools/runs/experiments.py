@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.lib.base.dvc_lock import parse_lock
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
-from stages.lib.base.lock import parse_lock
-from stages.lib.base.locks import held
 from stages.lib.base.params import Params, parse_params
+from stages.lib.base.waiting import held
 from stages.lib.base.yaml_files import dump_yaml, parse_yaml, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.measure.stats import Paired

@@ -18,7 +18,7 @@ from textwrap import shorten
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
-from stages.lib.base.locks import held
+from stages.lib.base.waiting import held
 from stages.lib.report.published import RUNS, Run, Study, load_study
 from tools.commands import git, output
 from tools.runs.experiments import (

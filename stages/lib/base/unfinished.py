@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from stages.lib.base.files import files_in, sha256_file, sha256_text, write_text
-from stages.lib.base.locks import held
 from stages.lib.base.processes import count, from_first, is_first, wait
+from stages.lib.base.waiting import held
 
 KEPT = 3
 CODE = Path(__file__).parents[2]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import cache_folder, damage, read_text, sha256_file, write_sums
-from stages.lib.base.locks import held
 from stages.lib.base.model_files import FILES
+from stages.lib.base.waiting import held
 from stages.lib.fetch.carriers import model_file
 
 ADAPTERS = Path(__file__).parents[3] / "models" / "embedded"
