@@ -64,8 +64,9 @@ def test_a_folder_that_sends_the_library_to_other_weights_is_refused(tiny_models
     folder = tmp_path / "model"
     shutil.copytree(tiny_models["llama"], folder)
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_models["qwen2"])}))
-    with pytest.raises(BadInput, match="adapter_config.json there names weights elsewhere"):
-        find(str(folder), None)
+    for look in (check_present, lambda name: find(name, None)):
+        with pytest.raises(BadInput, match="adapter_config.json there names weights elsewhere"):
+            look(str(folder))
 
 
 def test_a_hub_model_that_cannot_be_reached_is_one_clear_message(monkeypatch):

@@ -40,6 +40,7 @@ def check_present(name: str) -> None:
             raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
         if not list(folder.glob("*.safetensors")):
             raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
+        _check_own_weights(folder)
     elif name.startswith("embedded/"):
         check_adapter(name)
 
@@ -57,12 +58,17 @@ def find(name: str, revision: str | None) -> Source:
     quiet()
     if name.startswith("embedded/"):
         return Source(str(embedded_folder(name)), None)
-    folder = name if is_folder(name) else str(model_folder(name, revision))
-    if (Path(folder) / "adapter_config.json").is_file():
+    folder = Path(name) if is_folder(name) else model_folder(name, revision)
+    _check_own_weights(folder)
+    return Source(name if is_folder(name) else str(folder), None)
+
+
+def _check_own_weights(folder: Path) -> None:
+    """Refuse a folder that would send transformers to other weights than its own (BadInput)."""
+    if (folder / "adapter_config.json").is_file():
         raise BadInput(
             f"{folder}: adapter_config.json there names weights elsewhere; expected a model by itself, merged"
         )
-    return Source(folder, None)
 
 
 def load_tokenizer(source: Source) -> Any:
