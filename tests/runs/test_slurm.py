@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,3 +180,21 @@ def test_other_parameters_go_from_submit_to_each_task_and_back_to_status(own, mo
     assert "with lora.r=3, data.train_rows=shortest_third/8\n" in said
     slurm.submit([study.run("run04")], "embedded", [])
     assert "which is not this code with these parameters; scancel it to submit this" in capsys.readouterr().out
+
+
+def test_a_task_that_slurm_will_not_queue_again_ends_and_holds_no_node(monkeypatch, capsys):
+    def busy(*command):
+        raise BadInput("scontrol: busy")
+
+    monkeypatch.setattr(slurm_task, "slurm", busy)
+    monkeypatch.setattr(slurm_task.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(slurm_task.signal, "pause", lambda: pytest.fail("it would wait for its time limit"))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm_task._again("error: no memory; tried again")
+    assert capsys.readouterr().out.count("scontrol: busy") == slurm_task.PATIENCE
+    asked = []
+    monkeypatch.setattr(slurm_task, "slurm", lambda *command: asked.append(command))
+    monkeypatch.setattr(slurm_task.signal, "pause", lambda: sys.exit(0))  # as Slurm ends it
+    with pytest.raises(SystemExit):
+        slurm_task._again("error: no memory; tried again")
+    assert asked == [("scontrol", "requeue", "7")]

@@ -77,18 +77,17 @@ def _measure_run(study: Study, each: Run, profile: str, commit: str) -> None:
 
 
 def _again(why: str) -> None:
-    """Have Slurm end this task and queue it again."""
+    """Have Slurm end this task and queue it again; come back if Slurm takes no such order."""
     print(why, flush=True)
     # one task's SLURM_JOB_ID is the whole array's, and would queue all of it again
     array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     for _ in range(PATIENCE):
         try:
             slurm("scontrol", "requeue", f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"])
-            break
+            signal.pause()  # until Slurm ends this process
         except BadInput as error:  # a controller that is busy
             print(error, flush=True)
             time.sleep(10)
-    signal.pause()  # until Slurm ends this process, at the latest at its time limit
 
 
 def task_log(profile: str) -> Path:
