@@ -8,6 +8,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "tests/review/test_comparison.py::"
         "test_a_rise_by_one_rule_alone_is_not_called_better_and_the_fall_behind_it_is_refused",
         "tests/measure/test_metrics.py::test_responses_that_the_refusal_rule_cannot_read_are_counted_and_named",
+        "tests/review/test_comparison.py::test_over_refusal_that_could_not_be_read_passes_no_rule",
         "tests/judge/test_guards.py::test_what_is_not_in_english_cannot_be_read",
         "tests/judge/test_guards.py::test_refusals",
         "tests/judge/test_guards.py::test_answers_that_are_not_refusals",
@@ -57,6 +58,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "tests/bad_input/test_data.py::test_sets_with_a_row_in_common_are_refused_by_the_first_stage",
         "tests/bad_input/test_data.py::test_a_judge_that_is_not_there_is_refused_by_the_first_stage",
         "tests/bad_input/test_data.py::test_a_judge_that_is_gated_is_refused_by_the_first_stage",
+        "tests/bad_input/test_data.py::test_a_judge_with_weights_elsewhere_is_refused_by_the_first_stage",
         "tests/bad_input/test_parameters.py::test_a_params_file_with_one_thing_wrong_is_refused",
         "tests/test_stages.py::test_a_model_that_is_not_there_is_refused_before_anything_is_read",
     ),
@@ -69,6 +71,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "Nobody waits for a process or thread that died": (
         "tests/base/test_processes.py::test_killed_processes_leave_none_behind_and_go_on",
         "tests/base/test_processes.py::test_what_one_process_refuses_ends_both_without_a_traceback",
+        "tests/runs/test_slurm.py::test_a_task_that_slurm_will_not_queue_again_ends_and_holds_no_node",
         "tests/test_git.py::test_a_repository_that_dvc_cannot_read_is_one_message_and_its_advice_helps",
         "tests/test_git.py::test_a_repository_of_another_user_is_one_message_in_gits_words",
     ),
