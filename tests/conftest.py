@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,7 +18,9 @@ from ruamel.yaml import YAML
 from stages.lib.base.files import write_json, write_text
 from stages.lib.base.made import Made, write_made
 from stages.lib.base.model_names import is_folder
+from stages.lib.base.params import load_params
 from stages.lib.base.rows import Answer, Problem, Prompt, read_jsonl, write_jsonl
+from stages.lib.model.provenance import content
 
 ROOT = Path(__file__).parents[1]
 STARTED = pytest.StashKey[float]()
@@ -164,9 +168,24 @@ class Repository:
         assert done.returncode == code, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
-    def measure(self, message: str, right: int, safe: int, said: str = "Gladly.", **changes: Any) -> None:
+    def made(self, **changes: Any) -> Made:
+        """How answers of the model of its params.yaml are made, with changes."""
+        name = load_params(self.folder / "params.yaml").model.name
+        own = content(str(self.folder / name) if is_folder(name) else name, None)
+        return MADE.model_copy(update={"model": name, "content": own, **changes})
+
+    def measure(
+        self,
+        message: str,
+        right: int,
+        safe: int,
+        said: str = "Gladly.",
+        made: Mapping[str, Any] = MappingProxyType({}),
+        **changes: Any,
+    ) -> None:
         """Commit a measurement: the tuned model is right on the first so many questions, and refuses the first so many
-        hazard prompts; otherwise it says `said`. The base model is never right and refuses the first 80."""
+        hazard prompts; otherwise it says `said`. The base model is never right and refuses the first 80. `made`: what
+        else is said of how answers were made."""
         whole = dict.fromkeys(("data__test_rows", "data__hazard_rows", "data__benign_rows"), "all")
         write_params(self.folder, judge__protocol="refusal_rule", judge__model=None, **{**whole, **changes})
         if is_folder(changes.get("model__name", "")):
@@ -183,7 +202,7 @@ class Repository:
             spoken = list(zip([*hazards, *benign], [*replies, *["Of course."] * len(benign)], strict=True))
             write_jsonl(out / "safety.jsonl", [answer(row.id, text) for row, text in spoken])
             for name in ("math", "safety"):
-                write_made(out / f"{name}.jsonl", MADE)
+                write_made(out / f"{name}.jsonl", self.made(**made))
             for stage in ("gen_math", "gen_safety"):
                 write_json(self.folder / f"data/costs/{stage}-{subject}.json", {"stage": stage, "seconds": 0.0})
         write_training(self.folder)
@@ -245,7 +264,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     for name in ("stages", "tools", "models", "data/embedded", "data/annotations", ".dvc/plots"):
         skipped = shutil.ignore_patterns("tuned", "__pycache__")
         shutil.copytree(ROOT / name, made.folder / name, dirs_exist_ok=True, ignore=skipped)
-    for name in ("dvc.yaml", "runs.yaml", ".gitignore", "data/.gitignore", "models/.gitignore"):
+    for name in ("dvc.yaml", "runs.yaml", "requirements.lock", ".gitignore", "data/.gitignore", "models/.gitignore"):
         shutil.copy(ROOT / name, made.folder / name)
     made.measure("main", right=40, safe=80)
     made.run("git", "switch", "--quiet", "-c", "better")

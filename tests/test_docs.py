@@ -233,6 +233,7 @@ def test_the_status_shown_is_one_that_slurm_can_give(tmp_path, monkeypatch):
     for name, value in {"read_sweep": lambda _: sweep, "read_queue": lambda: queue}.items():
         monkeypatch.setattr(slurm, name, value)
     monkeypatch.setattr(slurm, "is_measured", lambda *_: False)
+    write_text(slurm.FOLDER / f"runs-{'0' * 40}.yaml", read("runs.yaml"))  # as `submit` puts it aside
     table = markdown_table(slurm.status(study, "embedded"))
     assert f"$ python -m tools.runs status\n{table}\n```" in read("docs/RUNNING.md")
 

@@ -27,7 +27,7 @@ from stages.lib.base.rows import Answer, NonEmpty, Prompt, Row, Verdict, read_js
 from stages.lib.base.texts import visible
 from stages.lib.data.subsets import stratified
 from stages.lib.judge.guards import counts_as_safe
-from stages.lib.report.annotations import NAME, Label, label_id, measured_key
+from stages.lib.report.annotations import NAME, Label, label_id, measured_files, measured_key
 
 FOLDER, KEPT = Path("annotate"), Path("data/annotations")
 COLUMNS = ("row", "prompt", "response", "label", "note")
@@ -155,11 +155,15 @@ def add(name: str, sheet: Path) -> None:
     path = KEPT / f"{name}.jsonl"
     earlier = {row.id: row for row in read_jsonl(path, Label)} if path.exists() else {}
     write_jsonl(path, list((earlier | found).values()))
+    said = f"annotate: {len(found)} labels in {path}"
+    if gone := [file for name in SUBJECTS for file in measured_files(generated(name)) if not file.is_file()]:
+        print(f"{said}; of which responses cannot be told, for {gone[0]} is not here: `dvc repro` brings it back")
+        return
     today = {measured_key(generated(subject)) for subject in SUBJECTS}
     if {row.measured for row in found.values()} <= today:
-        print(f"annotate: {len(found)} labels in {path}; `dvc repro report` shows what they say of the judge")
+        print(f"{said}; `dvc repro report` shows what they say of the judge")
     else:
-        print(f"annotate: {len(found)} labels in {path}, some of other responses than today's, which are not used")
+        print(f"{said}, some of other responses than today's, which are not used")
 
 
 def _rows(sheet: Path, reader: csv.DictReader) -> Iterator[dict[str, str]]:

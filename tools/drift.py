@@ -2,18 +2,33 @@
 
     python -m tools.drift
 
-Exit code 1 with the stages that would run again. A clone without DVC's cache will do. Takes a few seconds.
+Exit code 1 with the stages that would run again, or with the answers that were, by metrics/made.json, made otherwise
+than they would be now; libraries that are not those of requirements.lock are said. A clone without DVC's cache will do.
+Takes a few seconds.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stages.lib.base.cli import no_arguments, run
+from stages.lib.base.dvc_lock import LOCK, parse_lock, recorded
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text
-from stages.lib.base.lock import LOCK, parse_lock, recorded
+from stages.lib.base.made import ENGINE, NO_MODEL, Differences, Made, differences
+from stages.lib.base.measured import SETS, SUBJECTS
+from stages.lib.base.model_names import is_folder
+from stages.lib.base.params import Params, load_params
+from stages.lib.base.rows import check_row
+from stages.lib.model.provenance import content
 from tools.commands import dvcs_library, run_dvc
+
+MADE, PINNED = Path("metrics/made.json"), Path("requirements.lock")
+VERDICTS = SETS["hazards"].verdicts
+FILES = (*dict.fromkeys(of.answers for of in SETS.values()), VERDICTS)
+AGAIN = "Run the stages that write them again, `dvc repro --force STAGE@SUBJECT ...`, then `dvc repro`, and commit"
 
 
 def main() -> None:
@@ -25,7 +40,47 @@ def main() -> None:
             f"dvc.lock and the metrics beside it are not of this code, params.yaml and data: {', '.join(stale)} would "
             "run again; run `dvc repro` and commit dvc.lock, metrics/ and report/"
         )
-    print("drift: dvc.lock and metrics agree with code, parameters and data")
+    other = made_otherwise(load_params())
+    if other.incomparable:
+        raise BadInput("\n       ".join([*other.incomparable, AGAIN]))
+    print("\n".join(["drift: dvc.lock and metrics agree with code, parameters and data", *other.noted]))
+
+
+def made_otherwise(params: Params) -> Differences:
+    """How answers and verdicts of metrics/made.json were made, against how this code would make them with these
+    parameters and the libraries of requirements.lock: what makes them incomparable, and what is worth a word."""
+    try:
+        made_by = json.loads(read_text(MADE))
+        files = {(of, file): check_row(Made, made_by[of][file], str(MADE)) for of in SUBJECTS for file in FILES}
+    except (ValueError, TypeError, LookupError) as error:
+        raise BadInput(f"{MADE}: not as the report stage writes it ({error!r}); run `dvc repro report`") from None
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", read_text(PINNED), re.MULTILINE))
+    found = Differences([], [])
+    for (subject, file), made in files.items():
+        now = differences(made, made_here(made, params, file == VERDICTS, pinned))
+        for said, into in ((now.incomparable, found.incomparable), (now.noted, found.noted)):
+            if said:
+                into.append(f"{MADE}: {file} of {subject} was made otherwise (then, now): {'; '.join(said)}")
+    return found
+
+
+def made_here(made: Made, params: Params, of_judge: bool, pinned: Mapping[str, str]) -> Made:
+    """How the same answers or verdicts would be made now, as far as that is known without loading a model; the rest, as
+    which processor it is, stays as it was."""
+    judge, model = params.judge, params.model
+    name, revision, settings = (judge.model, judge.revision, judge) if of_judge else (model.name, model.revision, model)
+    if name is None:
+        return NO_MODEL
+    known = {"model": name, "revision": revision, "quantization": settings.quantization, "engine": ENGINE}
+    if name.startswith("embedded/") or (is_folder(name) and Path(name).is_dir()):
+        known["content"] = content(name, revision)
+    if not of_judge and (model.dtype, made.dtype) != ("bfloat16", "float32"):  # a CPU without 16 bits
+        known["dtype"] = model.dtype
+    libraries = {
+        library: found if found.partition("+")[0] == pinned.get(library) else pinned.get(library)  # torch 2.13.0+cpu
+        for library, found in made.libraries.items()
+    }
+    return made.model_copy(update={**known, "libraries": libraries})
 
 
 def missing_files() -> list[str]:

@@ -4,24 +4,30 @@
     python -m tools.export FOLDER --merged    a plain checkpoint: the adapter merged into the base model's own weights
 
 An adapter is put on with `PeftModel.from_pretrained(base, FOLDER)`, a plain checkpoint loaded like any model. Refused
-where the metrics are not this model's. Merging loads the base model in float32: about 4 bytes a weight of memory.
+where the metrics are not this model's, and where what was written does not compute what was measured: both are asked a
+few of the prepared prompts. Loads the model as it was measured; merging, also in float32: about 4 bytes a weight of
+memory.
 """
 
 import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from stages.lib.base.card import model_card
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text, write_text
+from stages.lib.base.files import read_text, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import Params, load_params
+from stages.lib.base.rows import Problem, Prompt, read_jsonl
 from stages.lib.measure.written import read_detail
+from stages.lib.prompts.chat import math_messages, render_prompt, safety_messages
 from tools.drift import missing_files, stages_to_run
 
 TUNED, METRICS = Path("models/tuned"), Path("metrics")
+PROMPTS = 3  # of each kind, on which the export is compared with what was measured
 SETS = ("train", "shots", "test", "hazards", "benign")
 
 
@@ -39,14 +45,15 @@ def main() -> None:
     adapter = (TUNED / "adapter_config.json").is_file()
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    if arguments.merged and adapter:
-        merge(params, part)
-    else:
-        shutil.copytree(TUNED, part)
     kind = "adapter" if adapter and not arguments.merged else "merged" if adapter else "whole"
-    write_text(part / "README.md", card(params, kind))
-    part.replace(folder)
-    print(f"export: {kind} model in {folder}, card in {folder / 'README.md'}")
+    try:
+        compared = merge(params, part) if kind == "merged" else copy(params, part)
+        write_text(part / "README.md", card(params, kind, compared))
+        write_sums(part)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    print(f"export: {kind} model in {folder}, card in {folder / 'README.md'}. {compared}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -56,22 +63,74 @@ def parse_arguments() -> argparse.Namespace:
     return top.parse_args()
 
 
-def merge(params: Params, folder: Path) -> None:
-    """Write the base model with the adapter merged in. In float32, so that small changes are not rounded twice."""
-    import torch
-    from peft import PeftModel
+def copy(params: Params, folder: Path) -> str:
+    """Copy what finetune wrote; what it computes, loaded from there, in words. BadInput if that is another model."""
+    from stages.lib.generate.engine import end_tokens
+    from stages.lib.model import merging, models
 
-    from stages.lib.model import models
+    shutil.copytree(TUNED, folder)
+    measured, tokenizer = models.load_subject(params.model, TUNED, tuned=True)
+    prompts = asked(tokenizer)
+    before = merging.logits(measured, prompts)
+    del measured
+    copied, _ = models.load_subject(params.model, folder, tuned=True)
+    off = merging.apart(before, merging.logits(copied, prompts))
+    if off > (0 if copied.device.type == "cpu" else merging.NOISE):
+        raise BadInput(f"{folder}: loaded from there, logits are {off:.1e} of their spread from the measured model's")
+    if (folder / "generation_config.json").is_file():
+        merging.end_turns(copied, end_tokens(copied, tokenizer))
+        copied.generation_config.save_pretrained(folder)
+    return f"On {len(prompts)} prompts its logits are those of the measured model."
+
+
+def merge(params: Params, folder: Path) -> str:
+    """Write the base model with the adapter merged in; how far it is from the measured model, in words.
+
+    Three steps, each held to what it may change. From the measured model to the adapter on float32 weights only the
+    format of numbers changes: logits may move by twice what that does to the untuned model, on the same prompts.
+    Merging may change the order of sums; what is then rounded to model.dtype is what the files hold, to the bit.
+    """
+    import torch
+
+    from stages.lib.generate.engine import end_tokens
+    from stages.lib.model import merging, models
 
     source = models.find(params.model.name, params.model.revision)
+    merging.check_mergeable(Path(source.path), TUNED)
+    measured, tokenizer = models.load_subject(params.model, TUNED, tuned=True)
+    prompts = asked(tokenizer)
+    before = merging.logits(measured, prompts)
+    with measured.disable_adapter():
+        untuned = merging.logits(measured, prompts)
+    del measured
+
     base = models.load_base(source, "none", "float32")
-    merged = PeftModel.from_pretrained(base, str(TUNED)).merge_and_unload()
-    merged.to(getattr(torch, params.model.dtype)).save_pretrained(folder)
-    models.load_tokenizer(source).save_pretrained(folder)
+    merging.end_turns(base, end_tokens(base, tokenizer))
+    written = merging.merge(base, TUNED, folder, getattr(torch, params.model.dtype), prompts)
+    tokenizer.save_pretrained(folder)
+    form, off = merging.apart(untuned, written.base), merging.apart(before, written.tuned)
+    if off > 2 * form + merging.NOISE:
+        raise BadInput(
+            f"{TUNED}: on the base model's own weights the adapter computes something else than was measured: logits "
+            f"are {off:.1%} of their spread apart, where the format of numbers accounts for {form:.1%}"
+        )
+    far, moved = merging.apart(before, written.written), merging.apart(before, untuned)
+    return (
+        f"On {len(prompts)} prompts its logits are {far:.2%} of their spread from the measured model's. The tuning "
+        f"moved them by {moved:.2%}; its own weights in float32 move those of the untuned model by {form:.2%}."
+    )
 
 
-def card(params: Params, kind: str) -> str:
-    """The model card with what was measured; `kind`: adapter, merged or whole."""
+def asked(tokenizer: Any) -> list[list[int]]:
+    """A few of the prompts that were measured, as ids."""
+    problems = read_jsonl(PREPARED / "test.jsonl", Problem)[:PROMPTS]
+    hazards = read_jsonl(PREPARED / "hazards.jsonl", Prompt)[:PROMPTS]
+    turns = [math_messages(row.question, []) for row in problems] + [safety_messages(row.text) for row in hazards]
+    return tokenizer([render_prompt(tokenizer, each) for each in turns], add_special_tokens=False)["input_ids"]
+
+
+def card(params: Params, kind: str, compared: str = "") -> str:
+    """The model card with what was measured; `kind`: adapter, merged or whole; `compared`: how far it is from that."""
     from stages.lib.report.tables import headline_table, retained
     from stages.lib.report.wording import markdown_table
 
@@ -79,6 +138,7 @@ def card(params: Params, kind: str) -> str:
     measures, kept = read_detail(found)
     measured = {
         "sentence": found["sentence"],
+        "compared": compared,
         "table": markdown_table(headline_table(params, measures)),
         "kept": retained(kept),
         "judge": params.judge,

@@ -88,7 +88,7 @@ def test_problems_in_another_form_are_called_what_they_are_and_the_advice_helps(
     data = data_from(tmp_path, train="")
     write(tmp_path / "train")
     message = refused(f"GSM8K, {tried}", lambda: load_problems(data, "train"), f"train: not text, but {what}; ")
-    command = re.search(r"(python -c .*\"|(gunzip|bunzip2|xz|iconv) .*)", message)[0]
+    command = re.search(r"(\S*python\S* -c .*\"|(gunzip|bunzip2|xz|iconv) .*)", message)[0]
     if shutil.which(command.split()[0]):
         subprocess.run(command, shell=True, cwd=tmp_path, check=True)
         (made,) = tmp_path.glob("train.*")
@@ -262,6 +262,15 @@ def test_a_question_that_stands_twice_in_one_file_is_said_and_counts_twice(prepa
 def test_a_judge_that_is_not_there_is_refused_by_the_first_stage(prepared, refused):
     judge = {"judge__model": "./no-such", "judge__protocol": "llama_guard_3"}
     refused("a folder without a judge in it", lambda: prepared(judge), "judge.model: ./no-such: no config.json there")
+
+
+def test_a_judge_with_weights_elsewhere_is_refused_by_the_first_stage(prepared, refused, tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("config.json", "model.safetensors", "adapter_config.json"):
+        (tmp_path / "other" / name).write_text("{}")
+    judge = {"judge__model": "./other", "judge__protocol": "llama_guard_3"}
+    said = "judge.model: other: adapter_config.json there names weights elsewhere"
+    refused("a judge's folder that is an adapter's", lambda: prepared(judge), said)
 
 
 def test_a_judge_that_is_gated_is_refused_by_the_first_stage(prepared, refused, monkeypatch):

@@ -13,9 +13,9 @@ import torch
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import SUMS
-from stages.lib.base.locks import held
 from stages.lib.base.params import parse_params
 from stages.lib.base.unfinished import clear_finished, read_part, unfinished, write_part
+from stages.lib.base.waiting import held
 from stages.lib.generate import engine
 from stages.lib.generate.engine import Engine, greedy, next_token
 from stages.lib.model.models import Source, load_base, load_tokenizer

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from tests.kinds import KINDS
+
 SECTIONS = {
     "tests/faults/test_kills.py": "Kills, stage by stage",
     "tests/faults/test_kills_dvc.py": "Kills and damage under DVC",
@@ -44,7 +46,18 @@ def table(reports: Sequence[Any], seconds: float) -> str:
         if own:
             text += ["", f"## {title}", "", "| tried | what became of it |", "|---|---|"]
             text += [f"| {_cell(tried)} | {_cell(outcome)} |" for _, tried, outcome, _, _ in own]
+    text += ["", "## Kinds of fault that people met, and the tests that hold each (most run in `make test`)", ""]
+    text += ["| what holds | tests |", "|---|---|"]
+    text += [f"| {_cell(kind)} | {_by_file(tests)} |" for kind, tests in KINDS.items()]
     return "\n".join([*text, "", "## Not covered", "", NOT_COVERED])
+
+
+def _by_file(tests: Sequence[str]) -> str:
+    """`tests/test_git.py: test_one, test_two; ...`."""
+    found: dict[str, list[str]] = {}
+    for path, _, name in (test.partition("::") for test in tests):
+        found.setdefault(path, []).append(name)
+    return "; ".join(f"`{path}`: {', '.join(names)}" for path, names in found.items())
 
 
 def _rows(report: Any) -> list[tuple[str, str, str, int, bool]]:

@@ -103,6 +103,8 @@ def test_a_turn_ends_where_the_template_ends_it_whatever_the_settings_say(tiny_m
     tokenizer.eos_token, model.generation_config.eos_token_id = "<|endoftext|>", 0
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert end_tokens(model, tokenizer) == {0, end}
+    tokenizer.eos_token = model.generation_config.eos_token_id = None
+    assert end_tokens(model, tokenizer) == {end}
     model.lm_head.bias = torch.nn.Parameter(1e6 * torch.eye(len(tokenizer))[end])  # it ends its turn at once
     (text,) = greedy(Engine(model, tokenizer, 1), ["Hello"], LIMIT, "test")
     assert (text.text, text.finish, text.tokens) == ("", "stop", 1)

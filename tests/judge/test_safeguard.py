@@ -10,6 +10,7 @@ from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
 from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.prompts.chat import turn_end
 from tests.judge.test_guards import TEMPLATES
 
 PAIRS = [(f"question {n}", f"response {n}") for n in range(5)]
@@ -18,6 +19,15 @@ PAIRS = [(f"question {n}", f"response {n}") for n in range(5)]
 def templated(tokenizer, name: str):
     tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
     return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("llama_guard_3_8b", "<|eot_id|>"), ("llama_guard_3_1b", None), ("qwen3guard_gen", "<|im_end|>")]
+)
+def test_a_guards_turn_ends_as_its_own_template_ends_turns(tiny_models, name, end):
+    tokenizer = templated(load_tokenizer(Source(str(tiny_models["llama"]), None)), name)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|begin_of_text|>", "<|eot_id|>"]})
+    assert turn_end(tokenizer) == (tokenizer.convert_tokens_to_ids(end) if end else None)
 
 
 @pytest.fixture

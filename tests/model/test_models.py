@@ -17,6 +17,7 @@ from stages.lib.base.params import Model, parse_params
 from stages.lib.model.models import (
     Source,
     _load,
+    _pack,
     check_present,
     computed_in,
     find,
@@ -59,6 +60,15 @@ def test_a_folder_without_a_model_is_refused_before_anything_loads(tmp_path):
         check_present(str(tmp_path))
 
 
+def test_a_folder_that_sends_the_library_to_other_weights_is_refused(tiny_models, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models["llama"], folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_models["qwen2"])}))
+    for look in (check_present, lambda name: find(name, None)):
+        with pytest.raises(BadInput, match="adapter_config.json there names weights elsewhere"):
+            look(str(folder))
+
+
 def test_a_hub_model_that_cannot_be_reached_is_one_clear_message(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at import
     for load in (load_tokenizer, lambda source: load_base(source, "none", "float32")):
@@ -99,6 +109,36 @@ def test_an_adapter_says_its_base_by_name_and_sorted_so_that_its_bytes_are_the_s
     config = json.loads((adapted / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_models["qwen2"])
     assert config["target_modules"] == sorted(config["target_modules"])
+
+
+def test_what_is_trained_is_what_the_adapters_file_holds(tiny_models, tmp_path):
+    source = Source(str(tiny_models["qwen2"]), None)
+    model = add_lora(load_base(source, "none", "float32"), parse_params(params_values(), "p").lora, 3, "./tiny", None)
+    write = model.save_pretrained
+
+    def write_and_go_on(folder):
+        write(folder)
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).data.fill_(1.0)
+
+    model.save_pretrained = write_and_go_on
+    with pytest.raises(BadInput, match=r"tuned: written and loaded again, base_model\..*lora_B\.weight is another"):
+        save(model, None, tmp_path / "tuned", "float32")
+
+
+def test_a_packed_model_that_is_read_back_otherwise_is_not_kept(tiny_models, tmp_path, monkeypatch):
+    source = Source(str(tiny_models["llama"]), None)
+    _pack(source, "float32", tmp_path / "packed")
+    once = _load(source, "nf4", "float32").state_dict()
+    once["model.norm.weight"] = once["model.norm.weight"] * 2
+    loads = iter([_load(source, "nf4", "float32"), Loaded(once)])
+    monkeypatch.setattr("stages.lib.model.models._load", lambda *_: next(loads))
+    with pytest.raises(BadInput, match=r"model\.norm\.weight is another"):
+        _pack(source, "float32", tmp_path / "again")
+
+
+class Loaded:
+    def __init__(self, weights):
+        self.state_dict = lambda: weights
 
 
 def test_an_adapter_for_another_base_or_in_another_format_is_refused(tiny_models, adapted):

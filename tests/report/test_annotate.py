@@ -139,6 +139,12 @@ def test_from_the_sheet_to_the_report(repository, tmp_path):
     annotate("add", "bob", "--sheet", "copy.csv")
     assert "letters, digits" in annotate("add", "../bob", code=2)
 
+    shutil.move(own.folder / "data/generated", own.folder / "elsewhere")
+    said = annotate("add", "eve", "--sheet", "copy.csv")
+    assert "eve.jsonl; of which responses cannot be told, for data/generated/base/safety.jsonl is not here" in said
+    (own.folder / "data/annotations/eve.jsonl").unlink()
+    shutil.move(own.folder / "elsewhere", own.folder / "data/generated")
+
     own.run(sys.executable, "-m", "stages.report")
     report = (own.folder / "report/report.md").read_text(encoding="utf-8")
     assert "| ada      | tuned   | 20       | 28.6%" in report

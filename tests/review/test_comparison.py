@@ -190,6 +190,19 @@ def test_a_head_without_harmless_prompts_passes_no_rule_about_them():
     assert (ruling.kept, ruling.reason) == (None, "39 harmless prompts of the base not asked again")
 
 
+def test_over_refusal_that_could_not_be_read_passes_no_rule():
+    """A model that refuses in Spanish is at 0 % by a rule that reads English."""
+    head = revision("HEAD", refused=0)
+    for foreign, kept in ((1, True), (2, None)):  # of 40, 3 % allowed
+        rows = [
+            replace(row, problem="not_english") if row.set == "benign" and int(row.id[1:]) < foreign else row
+            for row in head.outcomes
+        ]
+        ruling = rulings(compare(revision(), replace(head, outcomes=rows)))[2]
+        assert ruling.kept is kept
+    assert ruling.reason == "5.0% of the responses are not in English, in which refusals are read"
+
+
 def test_limits_in_quotes_are_numbers_too():
     quoted = {**PARAMS, "review.max_safety_drop": "0.05"}
     assert [ruling.kept for ruling in rulings(compare(revision(params=quoted), revision("HEAD")))] == [True] * 4
@@ -234,3 +247,34 @@ def test_other_weights_under_the_same_name_are_not_compared(file, kind):
     assert any(f"{file} was not made alike: the model's files (cccccccc, ffffffff)" in note for note in found.notes)
     asked_for = {**PARAMS, "model.name": "./other", "judge.model": "./other"}
     assert not any("not made alike" in note for note in compare(before, replace(after, params=asked_for)).notes)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "change"),
+    [
+        ("verdicts.jsonl", "safety", {"judge.batch_size": 8}),
+        ("verdicts.jsonl", "safety", {"judge.max_unparsed": 0.1}),
+        ("math.jsonl", "accuracy", {"model.dtype": "float32"}),
+    ],
+)
+def test_a_parameter_excuses_only_what_it_asks_for(file, kind, change):
+    before = revision(made={file: MADE})
+    other = MADE.model_copy(update={"content": "f" * 64, "dtype": change.get("model.dtype", MADE.dtype)})
+    (note,) = compare(before, revision("HEAD", made={file: other}, params={**PARAMS, **change})).notes
+    assert note == f"Not compared: {file} was not made alike: the model's files (cccccccc, ffffffff)."
+    asked_for = revision("HEAD", made={file: other.model_copy(update={"content": "c" * 64})}, params=PARAMS | change)
+    assert kind in compare(before, asked_for).measures
+
+
+@pytest.mark.parametrize(("protocol", "compared"), [("llama_guard_3", True), ("qwen3guard", False)])
+def test_another_guard_reads_other_refusals_only_where_it_gives_its_own_word(protocol, compared):
+    params = {**PARAMS, "judge.protocol": protocol}
+    before = revision(params=params, made={"verdicts.jsonl": MADE})
+    weights = {"verdicts.jsonl": MADE.model_copy(update={"content": "f" * 64})}
+    for after in (
+        revision("HEAD", params=params, made=weights),
+        revision("HEAD", params={**params, "judge.model": "./other"}, made=weights),
+    ):
+        found = compare(before, after)
+        assert "safety" not in found.measures
+        assert ("over_refusal" in found.measures) == compared

@@ -17,8 +17,9 @@ from stages.lib.report import charts
 from stages.lib.report.published import load_study, matching_runs, resolve
 from stages.lib.report.tables import published_tables
 from tests.conftest import ROOT, params_values
-from tools.runs.command import compared, points, with_overrides
-from tools.runs.experiments import Result, override
+from tools.runs.command import compared, points
+from tools.runs.experiments import Result
+from tools.runs.overrides import override, with_overrides
 
 COLUMNS = (
     "run",

@@ -1,6 +1,8 @@
 """What `submit`, `status` and `collect` do around Slurm; with a real one: tests/cluster."""
 
+import shlex
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +15,10 @@ from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.report.published import Study, load_study, resolve
 from tests.conftest import ROOT, Repository, params_values
 from tools.commands import dvc, git
-from tools.runs import experiments, slurm
-from tools.runs.command import SBATCH, sbatch_options, with_overrides
+from tools.runs import experiments, slurm, slurm_task
+from tools.runs.command import SBATCH, sbatch_options
 from tools.runs.experiments import is_done, is_measured, keep_result, make_clone, only_results_since, result_file
+from tools.runs.overrides import with_overrides
 
 
 @pytest.fixture
@@ -97,12 +100,12 @@ def test_a_result_is_kept_once_and_never_under_another_commits_code(own):
     plain = {"overrides": {}, "models": {"1.5B": {}}}  # the parameters of this repository
     each = replace(load_study(ROOT / "runs.yaml").run("run04"), overrides={})
     study = Study((each,), {}, {"embedded": plain}, {})
-    assert not is_measured(each, "embedded", commit)
+    assert not is_measured(study, each, "embedded", commit)
     (own.folder / "models/tuned/README.md").write_text("run04")
     own.run("dvc", "commit", "--quiet", "--force", "finetune")
     own.run("dvc", "exp", "save", "--name", "run04-embedded")
     own.run("git", "checkout", "--quiet", "--", ".")
-    assert is_measured(each, "embedded", commit)
+    assert is_measured(study, each, "embedded", commit)
     assert not is_done(study, each, "embedded")
     for _ in range(2):
         keep_result(each, "embedded", commit)
@@ -110,6 +113,7 @@ def test_a_result_is_kept_once_and_never_under_another_commits_code(own):
     assert is_done(study, each, "embedded")
     other = with_overrides(study, ["lora.r=3"])
     assert not is_done(other, other.run("run04"), "embedded")
+    assert not is_measured(other, other.run("run04"), "embedded", commit)
     assert only_results_since(commit)
     assert not only_results_since("0" * 40)  # a commit that is not here
     assert Path("metrics/runs/embedded/run04.csv").read_text() == Path("metrics/outcomes.csv").read_text()
@@ -140,3 +144,57 @@ def test_options_of_sbatch_are_passed_on_as_they_are():
     given = dict.fromkeys(name.replace("-", "_") for name in SBATCH)
     given |= {"gres": "gpu:1", "cpus_per_task": "8"}
     assert sbatch_options(SimpleNamespace(**given)) == ["--gres=gpu:1", "--cpus-per-task=8"]
+
+
+def test_other_parameters_go_from_submit_to_each_task_and_back_to_status(own, monkeypatch, capsys):
+    asked, measured = [], []
+    monkeypatch.setattr(slurm, "slurm", lambda *command: asked.append(command) or "7")  # no Slurm here: tests/cluster
+    monkeypatch.setattr(slurm, "read_queue", lambda: {("7", "4"): slurm.Queued("PENDING", "Resources", "")})
+    settings, study = ["lora.r=3", "data.train_rows=shortest_third/8"], load_study()
+    with pytest.raises(BadInput, match="-S lora.r: expected a parameter and its value"):
+        slurm.submit([study.run("run04")], "embedded", [], ["lora.r"])
+    with pytest.raises(BadInput, match=r"lora\.q"):
+        slurm.submit([study.run("run04")], "embedded", [], ["lora.q=3"])
+    slurm.submit([study.run("run04")], "embedded", [], settings)
+
+    def measure(study, each, profile, *_, **__):
+        measured.append(study.overrides(each, profile))
+
+    for name in ("measure", "keep_result"):
+        monkeypatch.setattr(slurm_task, name, measure if name == "measure" else lambda *_: None)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm.work("embedded", "shared-7").mkdir()
+    for command in asked:
+        wrapped = command[-1].removeprefix("--wrap=exec ")
+        monkeypatch.setattr("sys.argv", shlex.split(wrapped)[2:])
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4") if " task " in wrapped else None
+        slurm_task.main()
+    assert [(each["lora.r"], each["data.train_rows"]) for each in measured] == [(3, "shortest_third/8")] * 2
+
+    (row,) = slurm.status(study, "embedded")
+    assert row["state"] == "waiting"
+    capsys.readouterr()
+    slurm.submit([study.run("run04")], "embedded", [], settings)
+    said = capsys.readouterr().out
+    assert "in the queue as 7_4, of commit" in said
+    assert "with lora.r=3, data.train_rows=shortest_third/8\n" in said
+    slurm.submit([study.run("run04")], "embedded", [])
+    assert "which is not this code with these parameters; scancel it to submit this" in capsys.readouterr().out
+
+
+def test_a_task_that_slurm_will_not_queue_again_ends_and_holds_no_node(monkeypatch, capsys):
+    def busy(*command):
+        raise BadInput("scontrol: busy")
+
+    monkeypatch.setattr(slurm_task, "slurm", busy)
+    monkeypatch.setattr(slurm_task.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(slurm_task.signal, "pause", lambda: pytest.fail("it would wait for its time limit"))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm_task._again("error: no memory; tried again")
+    assert capsys.readouterr().out.count("scontrol: busy") == slurm_task.PATIENCE
+    asked = []
+    monkeypatch.setattr(slurm_task, "slurm", lambda *command: asked.append(command))
+    monkeypatch.setattr(slurm_task.signal, "pause", lambda: sys.exit(0))  # as Slurm ends it
+    with pytest.raises(SystemExit):
+        slurm_task._again("error: no memory; tried again")
+    assert asked == [("scontrol", "requeue", "7")]

@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.lib.base.made import differences
 from stages.lib.base.measured import OF_MEASURE, SETS
+from stages.lib.base.params import says_refusal
 from stages.lib.base.texts import code
 from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.measure.stats import (
@@ -156,9 +157,11 @@ def other_measurement(
         ended = sorted({f"{stage}.max_new_tokens", f"{stage}.end_repetition"} & set(params))
         for kind in kinds if ended else ():
             found.setdefault(kind, f"{texts} were ended in another way ({', '.join(ended)})")
-    judged = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization", "controversial")}
-    if other := sorted(judged & set(params)):
+    asked = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization")} & set(params)
+    if other := sorted(asked | {"judge.controversial"} & set(params)):
         found["hazards"] = f"safety was judged in another way ({', '.join(other)})"
+    if asked and guard_says_refusal(before, after):
+        found.setdefault("benign", f"refusals were read in another way ({', '.join(sorted(asked))})")
     for kind, why in made_otherwise(params, before, after, tuned).items():
         found.setdefault(kind, why)
     guard, embedded = "models/embedded/guard", str(after.params.get("judge.model")).startswith("embedded/")
@@ -167,19 +170,40 @@ def other_measurement(
     return found
 
 
+def guard_says_refusal(*revisions: Revision) -> bool:
+    """Whether the guard of one of these revisions says itself what a refusal is."""
+    return any(says_refusal(str(each.params.get("judge.protocol"))) for each in revisions)
+
+
+# what of how answers were made (base/made.py) a changed parameter asks for, in the model's section or the judge's
+ASKED_FOR = {
+    "name": ("content", "template", "rendering"),
+    "model": ("content", "template", "rendering"),
+    "revision": ("content", "template", "rendering"),
+    "files": ("content", "template", "rendering"),
+    "quantization": ("quantization",),
+    "dtype": ("dtype",),
+}
+
+
 def made_otherwise(
     params: Sequence[str], before: Revision, after: Revision, tuned: Mapping[str, Sequence[tuple[Outcome, Outcome]]]
 ) -> dict[str, str]:
     """The sets that were not asked, answered or judged alike, though no parameter says so: other weights or another
     template under the same name, another engine. What a changed parameter asked for is what the review is about."""
-    asked_for = {owner: any(name.startswith(f"{owner}.") for name in params) for owner in ("model", "fewshot", "judge")}
     known = before.made.keys() & after.made.keys()
     found = {}
     for kind, of in SETS.items():
-        for file in [name for name, owner in ((of.answers, "model"), (of.verdicts, "judge")) if not asked_for[owner]]:
-            if file in known and (unlike := differences(before.made[file], after.made[file]).incomparable):
-                found.setdefault(kind, f"{file} was not made alike: {'; '.join(unlike)}")
-        if not (asked_for["model"] or asked_for["fewshot"]):
+        files = [(of.answers, "model")]
+        if kind == "hazards" or guard_says_refusal(before, after):  # else the guard is not asked about them
+            files += [(of.verdicts, "judge")] if of.verdicts and "judge.protocol" not in params else []
+        for file, owner in files:
+            expected = {field for key, fields in ASKED_FOR.items() if f"{owner}.{key}" in params for field in fields}
+            if file in known:
+                new = after.made[file].model_copy(update={f: getattr(before.made[file], f) for f in expected})
+                if unlike := differences(before.made[file], new).incomparable:
+                    found.setdefault(kind, f"{file} was not made alike: {'; '.join(unlike)}")
+        if not {"model.name", "model.revision", "model.files", "fewshot.shots"} & set(params):
             rendered = [(old.asked, new.asked) for old, new in tuned[kind]]
             if any(one and two and one != two for one, two in rendered):
                 found.setdefault(kind, f"{of.item}s were rendered otherwise")

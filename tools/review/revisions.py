@@ -8,8 +8,8 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from stages.lib.base.dvc_lock import parse_lock, recorded
 from stages.lib.base.errors import BadInput
-from stages.lib.base.lock import parse_lock, recorded
 from stages.lib.base.made import Made
 from stages.lib.base.measured import PREPARED, SETS, generated
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl

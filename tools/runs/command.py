@@ -3,7 +3,7 @@
     python -m tools.runs list                           the table: hyperparameters, published and measured results
     python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
     python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
-    python -m tools.runs run --all [-S data.train_rows=shortest_third/512]     every run alike, with other parameters
+    python -m tools.runs run --all [-S data.train_rows=shortest_third/512]   every run alike, otherwise; also for submit
     python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
     python -m tools.runs submit --all [--profile paper] [--partition P] [--gres gpu:1] [--time 8:00:00]   on Slurm
     python -m tools.runs status [--profile paper]       submitted runs: waiting, running (how far), done, failed (why)
@@ -24,14 +24,10 @@ was left is made anew.
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.lib.base.cli import parser
-from stages.lib.base.errors import BadInput
 from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import RUNS, Run, Study, load_study, resolve
@@ -47,6 +43,7 @@ from tools.runs.experiments import (
     result_file,
     run_one,
 )
+from tools.runs.overrides import with_overrides
 
 # sbatch's options that `submit` passes on
 SBATCH = ("partition", "gres", "time", "cpus-per-task", "mem", "constraint", "account", "qos")
@@ -66,7 +63,7 @@ def main() -> None:
     elif arguments.command == "collect":
         slurm.collect(study, arguments.profile)
     elif arguments.command == "submit":
-        slurm.submit(chosen(study, arguments), arguments.profile, sbatch_options(arguments))
+        slurm.submit(chosen(study, arguments), arguments.profile, sbatch_options(arguments), arguments.set)
     else:
         study = with_overrides(study, arguments.set)
         with one_at_a_time():
@@ -87,11 +84,10 @@ def parse_arguments() -> argparse.Namespace:
     for each in (running, submitting):
         each.add_argument("runs", nargs="*", metavar="run")
         each.add_argument("--all", action="store_true", help="all ten")
+        other = "another parameter, for every run alike"
+        each.add_argument("-S", "--set", action="append", default=[], metavar="NAME=VALUE", help=other)
     for name in SBATCH:
         submitting.add_argument(f"--{name}", help="as sbatch takes it")
-    running.add_argument(
-        "-S", "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter, for every run alike"
-    )
     asking = commands.add_parser("status", help="how far the submitted runs are")
     collecting = commands.add_parser("collect", help="keep the results of submitted runs")
     for each in (showing, running, resulting, submitting, asking, collecting):
@@ -105,17 +101,6 @@ def parse_arguments() -> argparse.Namespace:
 def chosen(study: Study, arguments: argparse.Namespace) -> Sequence[Run]:
     """The runs that the command line names."""
     return study.runs if arguments.all else [study.run(name) for name in arguments.runs]
-
-
-def with_overrides(study: Study, settings: Sequence[str]) -> Study:
-    """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
-    laid = {}
-    for setting in settings:
-        name, found, value = setting.partition("=")
-        if not found:
-            raise BadInput(f"-S {setting}: expected a parameter and its value, such as data.train_rows=512")
-        laid[name] = YAML(typ="safe").load(value)
-    return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
 
 
 def sbatch_options(arguments: argparse.Namespace) -> list[str]:

@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from stages.lib.base.dvc_lock import parse_lock
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
-from stages.lib.base.lock import parse_lock
-from stages.lib.base.locks import held
-from stages.lib.base.params import parse_params
-from stages.lib.base.yaml_files import dump_yaml, read_yaml
+from stages.lib.base.params import Params, parse_params
+from stages.lib.base.waiting import held
+from stages.lib.base.yaml_files import dump_yaml, parse_yaml, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.measure.stats import Paired
 from stages.lib.measure.written import read_headline
 from stages.lib.report.published import RUNS, Run, Study, resolve
 from tools.commands import check_repository, dvc, git
+from tools.runs.overrides import override
 
 RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
@@ -148,7 +147,7 @@ def keep_result(each: Run, profile: str, commit: str) -> None:
                 f"tests and tools; to keep its result, `git switch --create results {commit[:7]}`, collect, and merge"
             )
         head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
-        values = YAML(typ="safe").load(git("show", f"{experiment}:params.yaml"))
+        values = parse_yaml(git("show", f"{experiment}:params.yaml"), experiment)
         costs = json.loads(git("show", f"{experiment}:metrics/cost.json"))
         result = {"run": each.name, "profile": profile, "commit": commit, "headline": head, "cost": costs}
         write_json(path, {**result, "params": values})
@@ -169,16 +168,25 @@ def is_done(study: Study, each: Run, profile: str) -> bool:
     if not only_results_since(result["commit"]):
         return False
     wanted = resolve(read_yaml(Path("params.yaml")), study.overrides(each, profile), str(RUNS))
+    return same_params(wanted, result["params"], str(path))
+
+
+def same_params(wanted: Params, values: Any, where: str) -> bool:
+    """Whether something was measured with these parameters, but for what decides nothing."""
     try:
-        kept = parse_params(result["params"], str(path))
-    except BadInput:  # a result of other code, which knew other parameters
+        found = parse_params(values, where)
+    except BadInput:  # of other code, which knew other parameters
         return False
-    return kept.model_dump(exclude=NOT_MEASURED) == wanted.model_dump(exclude=NOT_MEASURED)
+    return found.model_dump(exclude=NOT_MEASURED) == wanted.model_dump(exclude=NOT_MEASURED)
 
 
-def is_measured(each: Run, profile: str, commit: str) -> bool:
-    """Whether the experiment of a run, begun at a commit, is here."""
-    return bool(git("for-each-ref", reference(each, profile, commit)))
+def is_measured(study: Study, each: Run, profile: str, commit: str) -> bool:
+    """Whether the experiment of a run, begun at a commit and with these parameters, is here."""
+    experiment = reference(each, profile, commit)
+    if not git("for-each-ref", experiment):
+        return False
+    own, found = (parse_yaml(git("show", f"{of}:params.yaml"), f"{of}: params.yaml") for of in (commit, experiment))
+    return same_params(resolve(own, study.overrides(each, profile), str(RUNS)), found, experiment)
 
 
 def only_results_since(commit: str) -> bool:
@@ -234,8 +242,3 @@ def _forget_what_is_not_cached(clone: Path) -> None:
         print(f"dvc.lock's {', '.join(forgotten)} are not in DVC's cache; DVC warns of their files", flush=True)
         lock["stages"] = {name: stages[name] for name in stages if name not in forgotten}
         write_text(clone / "dvc.lock", dump_yaml(lock))
-
-
-def override(value: Any) -> str:
-    """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
-    return f"'{value}'" if isinstance(value, str) else json.dumps(value)

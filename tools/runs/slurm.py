@@ -18,7 +18,7 @@ from textwrap import shorten
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_text
-from stages.lib.base.locks import held
+from stages.lib.base.waiting import held
 from stages.lib.report.published import RUNS, Run, Study, load_study
 from tools.commands import git, output
 from tools.runs.experiments import (
@@ -31,6 +31,7 @@ from tools.runs.experiments import (
     only_results_since,
     result_file,
 )
+from tools.runs.overrides import with_overrides
 
 FOLDER = CKPT / "slurm"
 WARNING = 120  # seconds before the time limit in which a task queues itself again
@@ -39,12 +40,14 @@ TRIED, QUEUED = "; tried again", "; queued again"  # how a task ends what it wri
 
 @dataclass(frozen=True)
 class Submitted:
-    """One run's place in Slurm: array job and index in it, the job before it, the commit it measures."""
+    """One run's place in Slurm: array job and index in it, the job before it, the commit it measures, and with which
+    `name=value` over the run's own parameters."""
 
     job: str
     index: int
     shared: str
     commit: str
+    settings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ class Queued:
     node: str
 
 
-def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
+def submit(runs: Sequence[Run], profile: str, options: Sequence[str], settings: Sequence[str] = ()) -> None:
     """Submit runs as one array behind one job for what they share; pass over those that are done or in the queue.
 
-    `options` go to sbatch as they are. Raises BadInput where a run's parameters are wrong, or sbatch refuses.
+    `options` go to sbatch as they are, `settings` are laid over every run's parameters. Raises BadInput where a run's
+    parameters are wrong, or sbatch refuses.
     """
     commit = git("rev-parse", "HEAD")
-    study = study_of(commit)
+    study = study_of(commit, settings)
     runs = [study.run(each.name) for each in runs]
     for each in runs:
         check(study, each, profile)
@@ -73,8 +77,9 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
                 print(f"{each.name}: done, {result_file(each, profile)} is of this commit")
             elif each.name in sweep and _task(sweep[each.name], queue):
                 task = sweep[each.name]
-                old = "" if only_results_since(task.commit) else ", which is not this code; scancel it to submit this"
-                print(f"{each.name}: in the queue as {task.job}_{task.index}, of commit {task.commit[:7]}{old}")
+                same = only_results_since(task.commit) and [*task.settings] == [*settings]
+                old = "" if same else ", which is not this code with these parameters; scancel it to submit this"
+                print(f"{each.name}: in the queue as {task.job}_{task.index}, of {what(task)}{old}")
             else:
                 wanted.append(each)
         if not wanted:
@@ -83,9 +88,10 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
         indices = {each.name: _index(study, each) for each in wanted}
         for index in indices.values():  # of a try before
             run_log(profile, index).unlink(missing_ok=True)
+        laid = [part for setting in settings for part in ("-S", setting)]
         shared = _sbatch(
             [f"--job-name={profile}-shared", f"--output={folder}/shared-%j.log", *options],
-            ["shared", profile, commit, *indices],
+            ["shared", profile, commit, *indices, *laid],
         )
         ours = [
             f"--job-name={profile}",
@@ -95,11 +101,11 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str]) -> None:
             "--kill-on-invalid-dep=yes",
         ]
         try:
-            array = _sbatch([*ours, *options], ["task", profile, commit])
+            array = _sbatch([*ours, *options], ["task", profile, commit, *laid])
         except BadInput:
             slurm("scancel", shared)
             raise
-        sweep |= {name: Submitted(array, index, shared, commit) for name, index in indices.items()}
+        sweep |= {name: Submitted(array, index, shared, commit, settings) for name, index in indices.items()}
         write_json(folder / "sweep.json", {name: asdict(task) for name, task in sweep.items()})
     print(f"job {shared}: what they share; then job {array}, a task each: {', '.join(indices)}")
     print("`python -m tools.runs status` shows how far they are")
@@ -117,9 +123,9 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
             continue
         task = sweep[each.name]
         queued = _task(task, queue)
-        if is_measured(each, profile, task.commit):
+        if is_measured(study_of(task.commit, task.settings), each, profile, task.commit):
             state = "done"
-            kept = is_done(study, each, profile)
+            kept = is_done(with_overrides(study, task.settings), each, profile)
             detail = measured(result_file(each, profile)) if kept else "to be kept by `collect`"
         elif queued and queued.state == "PENDING":
             state, detail = "waiting", f"Slurm says {queued.reason}"
@@ -148,13 +154,13 @@ def collect(study: Study, profile: str) -> None:
     for each in study.runs:
         if each.name not in sweep:
             continue
-        commit, path = sweep[each.name].commit, result_file(each, profile)
-        if not is_measured(each, profile, commit):
+        task, path = sweep[each.name], result_file(each, profile)
+        if not is_measured(study_of(task.commit, task.settings), each, profile, task.commit):
             print(f"{each.name}: not measured yet")
             continue
         try:
-            if not is_done(study, each, profile):
-                keep_result(each, profile, commit)
+            if not is_done(with_overrides(study, task.settings), each, profile):
+                keep_result(each, profile, task.commit)
             print(f"{each.name}: {measured(path)} (accuracy / safety), {path}")
         except BadInput as error:
             print(error)
@@ -191,12 +197,18 @@ def _sbatch(options: Sequence[str], arguments: Sequence[str]) -> str:
     return slurm("sbatch", *ours, *options, f"--wrap=exec {command}").strip().partition(";")[0]
 
 
-def study_of(commit: str) -> Study:
-    """runs.yaml as of a commit, put aside by `submit`: in the checkout it may be edited while tasks wait."""
+def what(task: Submitted) -> str:
+    """What a task measures: `commit 1a2b3c4 with lora.r=4`."""
+    return f"commit {task.commit[:7]}{' with ' if task.settings else ''}{', '.join(task.settings)}"
+
+
+def study_of(commit: str, settings: Sequence[str] = ()) -> Study:
+    """runs.yaml as of a commit, put aside by `submit`: in the checkout it may be edited while tasks wait; with
+    `name=value` settings laid over every run's parameters."""
     path = FOLDER / f"runs-{commit}.yaml"
     if not path.is_file():
         write_text(path, git("show", f"{commit}:{RUNS}"))
-    return load_study(path)
+    return with_overrides(load_study(path), settings)
 
 
 def _index(study: Study, each: Run) -> int:

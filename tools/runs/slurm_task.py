@@ -1,7 +1,9 @@
 """What Slurm runs: one job for what runs have in common, then a task for each run (tools/slurm.py submits them).
 
-python -m tools.runs.slurm_task shared PROFILE COMMIT RUN...
-python -m tools.runs.slurm_task task PROFILE COMMIT         $SLURM_ARRAY_TASK_ID: the run's place in runs.yaml, from 1
+python -m tools.runs.slurm_task shared PROFILE COMMIT RUN... [-S NAME=VALUE]...
+python -m tools.runs.slurm_task task PROFILE COMMIT [-S NAME=VALUE]...
+
+$SLURM_ARRAY_TASK_ID: the run's place in runs.yaml, from 1
 """
 
 import json
@@ -34,10 +36,11 @@ def main() -> None:
         command.add_argument("commit")
         if name == "shared":
             command.add_argument("runs", nargs="+")
+        command.add_argument("-S", "--set", action="append", default=[])
     arguments = top.parse_args()
     signal.signal(signal.SIGUSR1, lambda *_: _again(f"the time limit is near{QUEUED}"))
     try:
-        study = study_of(arguments.commit)
+        study = study_of(arguments.commit, arguments.set)
         if arguments.command == "shared":
             _measure_shared(study, arguments.profile, arguments.commit, arguments.runs)
         else:
@@ -63,7 +66,7 @@ def _measure_shared(study: Study, profile: str, commit: str, names: Sequence[str
 
 
 def _measure_run(study: Study, each: Run, profile: str, commit: str) -> None:
-    if not is_measured(each, profile, commit):
+    if not is_measured(study, each, profile, commit):
         with TemporaryDirectory(prefix="aftertune-", dir=os.environ.get("SLURM_TMPDIR")) as scratch:
             measure(study, each, profile, commit, Path(scratch) / "clone", work(profile, each.name))
     shutil.rmtree(work(profile, each.name), ignore_errors=True)
@@ -74,18 +77,17 @@ def _measure_run(study: Study, each: Run, profile: str, commit: str) -> None:
 
 
 def _again(why: str) -> None:
-    """Have Slurm end this task and queue it again."""
+    """Have Slurm end this task and queue it again; come back if Slurm takes no such order."""
     print(why, flush=True)
     # one task's SLURM_JOB_ID is the whole array's, and would queue all of it again
     array, index = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     for _ in range(PATIENCE):
         try:
             slurm("scontrol", "requeue", f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"])
-            break
+            signal.pause()  # until Slurm ends this process
         except BadInput as error:  # a controller that is busy
             print(error, flush=True)
             time.sleep(10)
-    signal.pause()  # until Slurm ends this process, at the latest at its time limit
 
 
 def task_log(profile: str) -> Path:

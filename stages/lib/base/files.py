@@ -4,15 +4,20 @@ import hashlib
 import json
 import os
 import re
+import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from stages.lib.base.errors import BadInput
 
 SUMS = "SHA256SUMS"
 # how files begin that are no text, what they are, and how to have one that is
-AS_JSONL = "python -c \"import pandas; pandas.read_parquet('{0}').to_json('{0}.jsonl', orient='records', lines=True)\""
+AS_JSONL = (  # by this Python, which has pandas; the one that a shell finds may not
+    f"{quote(sys.executable)} -c \"import pandas; pandas.read_parquet('{{0}}').to_json('{{0}}.jsonl', "
+    "orient='records', lines=True)\""
+)
 NO_TEXT = (
     (b"PAR1", "a parquet file", f"{AS_JSONL} writes JSON Lines"),
     (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip -c {0} > {0}.txt"),

@@ -36,6 +36,9 @@ class Made(BaseModel, extra="forbid", frozen=True, strict=True):
     device: str | None
 
 
+# generate/engine.py's name and version: another version where the same prompts would get other tokens
+ENGINE = "shared-prefix 1"
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")  # that decide what a model answers
 NO_MODEL = Made(**{**dict.fromkeys(Made.model_fields), "libraries": {}})
 # what makes answers answers to something else, or of something else; `tuning` is what is compared
 DECIDES = {

@@ -9,9 +9,9 @@ import hashlib
 import os
 from pathlib import Path
 
+from stages.lib.base.dvc_lock import LOCK, parse_lock, recorded
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, read_text
-from stages.lib.base.lock import LOCK, parse_lock, recorded
 from stages.lib.base.measured import PREPARED
 
 

@@ -26,12 +26,12 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from stages.lib.base.files import files_in, sha256_file, sha256_text, write_text
-from stages.lib.base.locks import held
+from stages.lib.base.made import LIBRARIES
 from stages.lib.base.processes import count, from_first, is_first, wait
+from stages.lib.base.waiting import held
 
 KEPT = 3
 CODE = Path(__file__).parents[2]
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers")
 
 
 def root() -> Path:
@@ -97,7 +97,7 @@ def _key(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Path]) ->
             for path in inputs
         ],
         "code": {str(file.relative_to(CODE)): sha256_file(file) for file in code},
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in (*LIBRARIES, "accelerate")},  # by which Trainer trains
         "machine": _machine(),
     }
     return sha256_text(json.dumps(decided, sort_keys=True))[:16]

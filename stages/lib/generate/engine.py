@@ -34,7 +34,6 @@ from stages.lib.model.device import free_memory, is_out_of_memory
 from stages.lib.model.models import check_length
 from stages.lib.prompts.chat import turn_end
 
-ENGINE = "shared-prefix 1"  # name and version; another version where the same prompts would get other tokens
 PREFILL = 2048  # tokens of new rows in one pass: enough for full matrix speed, few enough to stay small in memory
 REFILL = 0.25  # share of the slots that must be free before new rows are taken in
 Work = Callable[[list[int], int], Iterator[tuple[int, Any]]]  # (prompts, slots) → (prompt, its result) as they come

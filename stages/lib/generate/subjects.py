@@ -8,12 +8,12 @@ from typing import Any
 from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
-from stages.lib.base.made import Made, write_made
+from stages.lib.base.made import ENGINE, Made, write_made
 from stages.lib.base.measured import generated, weights
 from stages.lib.base.params import Generation, Model
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
-from stages.lib.generate.engine import ENGINE, Engine, greedy
+from stages.lib.generate.engine import Engine, greedy
 from stages.lib.model.models import load_subject
 from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made

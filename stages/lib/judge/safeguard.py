@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.made import Made
+from stages.lib.base.made import ENGINE, Made
 from stages.lib.base.params import Judge
-from stages.lib.generate.engine import ENGINE, Engine, greedy, next_token
+from stages.lib.generate.engine import Engine, greedy, next_token
 from stages.lib.judge.guards import (
     LLAMA_GUARD_TOKENS,
     QWEN3GUARD_TOKENS,

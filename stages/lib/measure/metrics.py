@@ -124,7 +124,8 @@ def outcomes(measured: Measured) -> list[Outcome]:
             judged = zip(prompts[kind], subject.answers[kind], subject.verdicts[kind], strict=True)
             for (prompt, answer, verdict), flag in zip(judged, measured.flags(name, kind), strict=True):
                 good = flag if kind == "hazards" else None
-                trouble = "unparsed" if verdict.label == "unparsed" else _trouble(answer)
+                unread = "" if verdict.guard_refusal is not None or reads(answer.text) else "not_english"
+                trouble = "unparsed" if verdict.label == "unparsed" else unread or _trouble(answer)
                 key = prompt_key(prompt.text)
                 asked = answer.prompt_sha256[:10]
                 row = Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refused, trouble, key, asked=asked)

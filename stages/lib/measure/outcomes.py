@@ -13,7 +13,7 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
 from stages.lib.base.measured import SETS, SUBJECTS
 
-PROBLEMS = ("", "unparsed", "empty", "degenerate", "repetitive", "truncated")
+PROBLEMS = ("", "unparsed", "not_english", "empty", "degenerate", "repetitive", "truncated")
 _FLAG = {"1": True, "0": False, "": None}
 _WRITTEN = {value: text for text, value in _FLAG.items()}
 

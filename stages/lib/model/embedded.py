@@ -21,12 +21,14 @@ from pathlib import Path
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import cache_folder, damage, read_text, sha256_file, write_sums
-from stages.lib.base.locks import held
 from stages.lib.base.model_files import FILES
+from stages.lib.base.waiting import held
 from stages.lib.fetch.carriers import model_file
 
 ADAPTERS = Path(__file__).parents[3] / "models" / "embedded"
 WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"
+
+PROBES = ["How do I boil an egg? Put it in water.", "How many apples are 2 and 3? They are 5."]  # tried once merged
 
 
 def embedded_folder(name: str) -> Path:
@@ -111,15 +113,16 @@ def _unpack(name: str, part: Path) -> None:
 def merge(plain: Path, adapter: Path, folder: Path) -> None:
     """Write the plain model with an adapter merged in, and the adapter's chat template if it has one, to a folder."""
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages.lib.model import merging
 
     print(f"merging the {adapter.name} adapter into its embedded model, once", file=sys.stderr)
     # in float32: a small change of a bf16 weight would be rounded twice
     base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
-    model = PeftModel.from_pretrained(base, str(adapter), torch_device="cpu").merge_and_unload()
-    model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(plain, local_files_only=True)
+    merging.check_mergeable(plain, adapter)
+    merging.merge(base.eval(), adapter, folder, torch.bfloat16, tokenizer(PROBES)["input_ids"])
     if (adapter / TEMPLATE).is_file():
         tokenizer.chat_template = read_text(adapter / TEMPLATE)
     tokenizer.save_pretrained(folder)

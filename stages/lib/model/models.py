@@ -40,6 +40,7 @@ def check_present(name: str) -> None:
             raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
         if not list(folder.glob("*.safetensors")):
             raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
+        _check_own_weights(folder)
     elif name.startswith("embedded/"):
         check_adapter(name)
 
@@ -57,7 +58,17 @@ def find(name: str, revision: str | None) -> Source:
     quiet()
     if name.startswith("embedded/"):
         return Source(str(embedded_folder(name)), None)
-    return Source(name if is_folder(name) else str(model_folder(name, revision)), None)
+    folder = Path(name) if is_folder(name) else model_folder(name, revision)
+    _check_own_weights(folder)
+    return Source(name if is_folder(name) else str(folder), None)
+
+
+def _check_own_weights(folder: Path) -> None:
+    """Refuse a folder that would send transformers to other weights than its own (BadInput)."""
+    if (folder / "adapter_config.json").is_file():
+        raise BadInput(
+            f"{folder}: adapter_config.json there names weights elsewhere; expected a model by itself, merged"
+        )
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -109,7 +120,15 @@ def load_base(source: Source, quantization: str, dtype: str) -> Any:
 def _packed(source: Source, dtype: str) -> Source:
     """An embedded model in 4 bits, packed once: bitsandbytes takes 10 s for it on a CPU, each time to the same bits."""
     name = f"{Path(source.path).name}-nf4-{dtype}-bitsandbytes-{version('bitsandbytes')}"
-    return Source(str(kept(name, lambda part: _load(source, "nf4", dtype).save_pretrained(part))), None)
+    return Source(str(kept(name, lambda part: _pack(source, dtype, part))), None)
+
+
+def _pack(source: Source, dtype: str, part: Path) -> None:
+    from stages.lib.model.merging import check_same
+
+    packed = _load(source, "nf4", dtype)
+    packed.save_pretrained(part)
+    check_same(packed.state_dict(), _load(Source(str(part), None), "as it is", dtype).state_dict(), part)
 
 
 def _load(source: Source, quantization: str, dtype: str) -> Any:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.base.files import files_in, read_text, sha256_file, sha256_text
-from stages.lib.base.made import Made
+from stages.lib.base.made import LIBRARIES, Made
 from stages.lib.base.model_files import FILES
 from stages.lib.base.model_names import is_folder
 from stages.lib.fetch.hub import MODEL_FILES, model_folder
 from stages.lib.model.device import computed_in, kind
 from stages.lib.model.embedded import SETTINGS, adapter_folder
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 WEIGHTS = ("*.safetensors", "*.json")  # of a tuned model; its card and hashes decide no answer
 
 

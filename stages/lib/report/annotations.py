@@ -48,8 +48,13 @@ def label_id(subject: str, prompt: str, measured: str) -> str:
 
 def measured_key(folder: Path) -> str:
     """The hash of what a subject's labels are about: its responses and verdicts; `folder`: data/generated/<subject>."""
+    return sha256_text("".join(map(sha256_file, measured_files(folder))))[:16]
+
+
+def measured_files(folder: Path) -> list[Path]:
+    """A subject's responses and verdicts."""
     of = SETS["hazards"]
-    return sha256_text("".join(sha256_file(folder / file) for file in (of.answers, of.verdicts)))[:16]
+    return [folder / file for file in (of.answers, of.verdicts)]
 
 
 def read_labels(folder: Path) -> dict[str, list[Label]]:

@@ -73,7 +73,8 @@ def response(row: Outcome, text: str | None, label: str | None, rule: Rule | Non
     else:
         said = "answered" if good else "refused"
     read = "no number" if row.set == "math" else ""
-    note = {"truncated": "cut off", "repetitive": "repeats itself", "unparsed": read}.get(row.problem, row.problem)
+    notes = {"truncated": "cut off", "repetitive": "repeats itself", "unparsed": read, "not_english": "not in English"}
+    note = notes.get(row.problem, row.problem)
     return Response(good, f"{said}, {note}" if note and note not in said else said, text)
 
 

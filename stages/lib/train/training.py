@@ -1,7 +1,6 @@
 """LoRA or full-parameter tuning with transformers' Trainer: rows in, a tuned model and its loss curve out."""
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,9 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from peft import LoraConfig, TaskType, get_peft_model
 from peft.helpers import disable_input_dtype_casting
+from safetensors.torch import load_file
 from torch.utils.data import Sampler
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from stages.lib.base.errors import BadInput
@@ -27,13 +26,14 @@ from stages.lib.base.processes import count, is_first
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.device import computed_in, device, is_out_of_memory
+from stages.lib.model.embedded import WEIGHTS
+from stages.lib.model.merging import check_same, tied
 from stages.lib.model.models import check_length
 from stages.lib.prompts.chat import math_messages, render_completion, render_prompt
 from stages.lib.prompts.gsm8k import SOLUTION
-from stages.lib.train.checkpoints import Checkpoints, by_step, last_good
+from stages.lib.train.checkpoints import Checkpoints, last_good
 from stages.lib.train.packing import IGNORED, NAME, Row, loss_in_pieces, pack, rows_per_pack
-
-EXPLODED = 10  # times the first loss (or 1 nat, if that is more) is no training any more
+from stages.lib.train.watching import Divergence, Progress
 
 
 def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> Row:
@@ -56,9 +56,17 @@ def row(tokenizer: Any, prompt: str, completion: str, loss: str) -> Row:
 def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:
     """The model, frozen, with a fresh adapter on its target modules (B zero, so that it starts as the base model)."""
     linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    unknown = [name for name in lora.target_modules if name not in linear]
-    if unknown:
-        raise BadInput(f"lora.target_modules: the model has no linear module {unknown[0]!r}; it has {sorted(linear)}")
+    shared = tied(model)
+    for module in lora.target_modules:
+        if module in shared:
+            raise BadInput(
+                f"lora.target_modules: {module!r} is the embedding as well in this model: an adapter on it could not "
+                f"be merged into what was measured; leave it out, there is {sorted(linear - shared)}"
+            )
+        if module not in linear:
+            raise BadInput(
+                f"lora.target_modules: the model has no linear module {module!r}; it has {sorted(linear - shared)}"
+            )
     set_seed(seed)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -111,7 +119,7 @@ def train(
             train_dataset=[*rows, *_silent(rows, packed)],
             data_collator=lambda batch: pack(batch, prefix),
             compute_loss_func=loss,
-            callbacks=[_Progress(), _Divergence(), *([Checkpoints()] if keep else [])],
+            callbacks=[Progress(), Divergence(), *([Checkpoints()] if keep else [])],
         )
         trainer.remove_callback(PrinterCallback)
         start = last_good(keep) if keep else None
@@ -212,43 +220,6 @@ class _SilentLast(Sampler):
         self.rows.set_epoch(epoch)
 
 
-class _Progress(TrainerCallback):
-    """A bar with rate, time left and the last loss; nothing when stderr is not a terminal."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        done, quiet = state.global_step, not (sys.stderr.isatty() and is_first())
-        self.bar = tqdm(total=state.max_steps, initial=done, desc="finetune", unit="step", disable=quiet)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(1)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
-
-
-class _Divergence(TrainerCallback):
-    """Stops a training that has broken down, before its weights are saved."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss, gradient = logs["loss"], float(logs.get("grad_norm", 0.0))
-        first = next(log["loss"] for log in state.log_history if "loss" in log)
-        if math.isfinite(loss) and math.isfinite(gradient) and loss <= EXPLODED * max(first, 1.0):
-            return
-        good = next(iter(by_step(Path(args.output_dir))), None)
-        raise BadInput(
-            f"finetune: training broke down at update {state.global_step} of {state.max_steps}: loss {loss:.4g} (first "
-            f"{first:.4g}), gradient norm {gradient:.4g}. "
-            f"The last good checkpoint is {good or 'none, it broke too soon'}. Try a lower finetune.learning_rate, "
-            "a higher finetune.warmup_ratio, or model.dtype float32"
-        )
-
-
 def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     """Write an adapter, or all weights in `dtype` with the tokenizer, as safetensors."""
     if hasattr(model, "peft_config"):
@@ -256,6 +227,13 @@ def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         config["target_modules"].sort()  # a set in peft, in another order in every process
         write_json(folder / "adapter_config.json", config)
+        _check_saved(model, folder)
     else:
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _check_saved(model: Any, folder: Path) -> None:
+    """Every weight that was trained is in the adapter's file, to the bit: what is measured is what was trained."""
+    trained = {name.replace(".default.", "."): weight for name, weight in model.named_parameters() if "lora_" in name}
+    check_same({name: weight.cpu() for name, weight in trained.items()}, load_file(folder / WEIGHTS), folder)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from stages.lib.base.dvc_lock import parse_lock, recorded
 from stages.lib.base.errors import BadInput
-from stages.lib.base.lock import parse_lock, recorded
 
 LOCK = """
 schema: '2.0'

@@ -1,0 +1,27 @@
+"""Other parameters laid over the ten runs' own: `-S` of `run` and `submit`, and how they are told to DVC."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.lib.base.errors import BadInput
+from stages.lib.report.published import Study
+
+
+def with_overrides(study: Study, settings: Sequence[str]) -> Study:
+    """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
+    laid = {}
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise BadInput(f"-S {setting}: expected a parameter and its value, such as data.train_rows=512")
+        laid[name] = YAML(typ="safe").load(value)
+    return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
+
+
+def override(value: Any) -> str:
+    """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
