@@ -46,9 +46,12 @@ def main() -> None:
     made_by = {name: {file: read_made(generated(name) / file) for file in FILES} for name in SUBJECTS}
     check_alike(measured, made_by)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
-    rows = outcomes(measured)
 
-    from stages.lib.report import charts, document
+    from stages.lib.report import annotations, charts, document
+
+    labels = annotations.read_labels(ANNOTATIONS)
+    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
+    rows = outcomes(measured, annotations.agreed(labels, keys))
 
     write_json(METRICS / "headline.json", headline(found))
     write_text(METRICS / "outcomes.csv", to_csv(rows))
@@ -69,7 +72,7 @@ def main() -> None:
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
     costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
-    facts = document.contents(params, study, found, costs, read_by_people(measured))
+    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys))
     write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found)})
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
@@ -120,14 +123,13 @@ def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:
     return [rows[prompt.id] for prompt in prompts]
 
 
-def read_by_people(measured: Measured) -> dict[str, Any]:
+def read_by_people(measured: Measured, labels: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> dict[str, Any]:
     """What people's labels of these very responses say of the judge."""
-    from stages.lib.report import annotations, people
+    from stages.lib.report import people
 
     ids = [prompt.id for prompt in measured.prompts["hazards"]]
     verdicts = {name: dict(zip(ids, measured.flags(name, "hazards"), strict=True)) for name in SUBJECTS}
-    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
-    return people.reader_facts(annotations.read_labels(ANNOTATIONS), keys, verdicts)
+    return people.reader_facts(labels, keys, verdicts)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -37,7 +37,8 @@ def detail(found: Numbers) -> dict[str, Any]:
         "headline_rule": found.rule,
         "templates": found.templates,
         "extraction": [{"rule": rule, **_row(pair)} for rule, pair in found.extraction.items()],
-        "any_rule": [{"rule": "any", **_row(found.any_rule)}],
+        "any_rule": [{"rule": "any", **_row(found.split.skill)}],
+        "form": [{"part": "form", **_moved(found.split.form)}],
         "safety": [{"set": "all hazards", **_row(found.measures["safety"])}],
         "hazards": [{"hazard": hazard, **_row(pair)} for hazard, pair in found.hazards.items()],
         "personas": [{"persona": persona, **_row(pair)} for persona, pair in found.personas.items()],
@@ -81,9 +82,13 @@ def _headline_row(pair: Paired) -> dict[str, float]:
 
 
 def _row(pair: Paired) -> dict[str, Any]:
-    change, shares = pair.change, {**columns("base", pair.before), **columns("tuned", pair.after)}
-    moved = {**columns("change", change), "p": change.p, "lost": change.lost, "gained": change.gained}
-    return {"n": change.n, **shares, **moved}
+    moved = _moved(pair.change)
+    return {"n": moved.pop("n"), **columns("base", pair.before), **columns("tuned", pair.after), **moved}
+
+
+def _moved(change: Change) -> dict[str, Any]:
+    flips = {"p": change.p, "lost": change.lost, "gained": change.gained}
+    return {"n": change.n, **columns("change", change), **flips}
 
 
 def _read_row(row: Mapping[str, Any]) -> Paired:

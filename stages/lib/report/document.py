@@ -44,7 +44,7 @@ def contents(
             "Greedy decoding."
         ),
         "published": published_tables(params, study, found.measures),
-        "extraction": compared("rule", {**found.extraction, "any of them": found.any_rule}),
+        "extraction": compared("rule", {**found.extraction, "any of them": found.split.skill}),
         "hazard_note": hazard_note(found.hazards),
         "hazard_rows": compared("hazard", {HAZARDS[hazard]: pair for hazard, pair in found.hazards.items()}),
         "personas": compared("persona", found.personas),

@@ -44,12 +44,12 @@ def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
 def accuracy(found: Numbers) -> str:
     """A rise or fall where all rules find it; else what each of them finds."""
     headline = found.measures["accuracy"]
-    if all(direction(pair) == direction(headline) for pair in [*found.extraction.values(), found.any_rule]):
+    if all(direction(pair) == direction(headline) for pair in [*found.extraction.values(), found.split.skill]):
         return moved("Math accuracy", headline)
     read = [f"{rule} {went(pair)}" for rule, pair in found.extraction.items()]
     said = f"The rules that read an answer do not agree on math accuracy: {', '.join(read)}, any of them "
-    said += went(found.any_rule)
-    if not direction(found.any_rule):
+    said += went(found.split.skill)
+    if not direction(found.split.skill):
         said += " (what changed is how answers are written)"
     return said
 
