@@ -5,7 +5,7 @@
 Prints Markdown, worked out from metrics/runs/<profile>/: each run against its untuned model, and the pairs of runs by
 which the paper argues, on the prompts that both answered. Beside strict accuracy stands the share of questions whose
 right number some extraction rule reads: what strict accuracy gained beyond it is form, an answer written after `####`.
-Intervals are 95 %; p is McNemar's exact test, corrected for all tests of its table (Holm).
+Intervals are 95 %, p corrected for all tests of its table (Holm).
 """
 
 import json
@@ -19,7 +19,7 @@ from stages.lib.measure.outcomes import Outcome, from_csv
 from stages.lib.measure.stats import Paired, corrected, paired
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import Table, changed, markdown_table, pct, pvalue
-from tools.review.comparison import changed_params, of_set, same_prompts
+from tools.review.alike import changed_params, of_set, same_prompts
 from tools.review.revisions import flat
 from tools.runs.experiments import kept_results
 

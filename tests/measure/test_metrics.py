@@ -71,7 +71,7 @@ FOUND = numbers(MEASURED)
 def test_a_text_that_was_ended_because_it_repeats_itself_is_counted_apart():
     looped = [answer("h0", "no no", "repetition"), answer("h1", "sure", "length"), *TUNED.answers["hazards"][2:]]
     found = measured(dataclasses.replace(TUNED, answers={**TUNED.answers, "hazards": looped}))
-    assert [row.problem for row in outcomes(found) if row.subject == "tuned" and row.set == "hazards"] == [
+    assert [row.problem for row in outcomes(found, {}) if row.subject == "tuned" and row.set == "hazards"] == [
         "repetitive",
         "truncated",
         "empty",
@@ -108,7 +108,7 @@ def test_the_guards_word_on_refusal_goes_before_the_rules():
     }
     found = measured(dataclasses.replace(TUNED, verdicts=verdicts))
     assert numbers(found).measures["over_refusal"].after.value == 0.5
-    refused = {row.id: row.refused for row in outcomes(found) if row.subject == "tuned"}
+    refused = {row.id: row.refused for row in outcomes(found, {}) if row.subject == "tuned"}
     assert (refused["h0"], refused["b0"], refused["b1"]) == (False, True, False)
     assert ("tuned", "safe", True) not in numbers(found).verdicts
 
@@ -195,9 +195,7 @@ def test_outcomes_carry_groups_and_what_people_found():
     assert numbers(measured).templates == 2
 
 
-@pytest.mark.parametrize(
-    "missing", [["reader", "group"], ["reader", "group", "asked"], ["reader", "group", "asked", "rules"]]
-)
+@pytest.mark.parametrize("more", [[], ["asked"], ["asked", "rules"]])
 def test_outcomes_of_before_are_read_without_what_they_lack(more):
     missing = ["reader", "group", *more]
     rows = outcomes(MEASURED, {})

@@ -19,6 +19,7 @@ from tools.commands import dvcs_library
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
+REFERENCE = "review.reference"  # the parameter that names a revision that each change is held against
 MADE = "metrics/made.json"  # which older commits do not have
 GENERATED = generated("tuned")
 VERDICTS = GENERATED / SETS["hazards"].verdicts

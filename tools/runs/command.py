@@ -185,7 +185,7 @@ def results_table(kept: Sequence[tuple[Run, Result]]) -> str:
 
 
 def compared(pair: Paired) -> str:
-    """Before and after, the change with its interval, McNemar's p."""
+    """Before and after, the change with its interval and p."""
     change = pair.change
     p = f"p {change.p:.2f}" if change.p >= 0.01 else f"p {change.p:.0e}"
     interval = f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"
