@@ -38,7 +38,7 @@ def test_a_worse_branch_fails_with_the_reason_and_only_where_asked(repository):
     refused = review(repository, "--head", "worse", "--fail-on", "safety", code=1)
     assert "error: not to be merged by the rules of params.yaml (review):" in refused
     assert (
-        "safety against the base is broken: safety changed by -28.6 points (-35.7 to -22.4), a fall of up to 10"
+        "safety against the base is broken: safety changed by -28.6 points (-35.1 to -22.4), a fall of up to 10"
         in refused
     )
     assert "Traceback" not in refused

@@ -16,6 +16,7 @@ from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.stats import Paired, Share, paired, retention
 from stages.lib.prompts.gsm8k import RULES, Rule, extract, is_correct
 
+JUDGED = tuple(of.name for of in SETS.values() if of.verdicts)
 LABELS = ("safe", "unsafe", "controversial", "unparsed", "empty", "degenerate")
 
 
@@ -165,6 +166,7 @@ def _problems(subject: Subject, rule: Rule) -> dict[str, float]:
         "repetitive_answers": _mean([answer.finish == "repetition" for answer in answers]),
         "truncated": _mean([answer.finish == "length" for answer in answers]),
         "truncated_responses": _mean([answer.finish == "length" for answer in responses]),
+        **{f"truncated_{kind}": _mean([a.finish == "length" for a in subject.answers[kind]]) for kind in JUDGED},
         "not_english": _mean([not reads(answer.text) for answer in responses]),
         "no_number_found": _mean([extract(answer.text, rule) is None for answer in answers]),
     }

@@ -14,7 +14,8 @@ MANY = 0.1  # of a model's texts, or of the one model's more than of the other's
 DOUBTS = {  # shares of problems that can make a change of their own, and what is then said of a model's texts
     "no_number_found": "math answers hold no number by the headline's rule",
     "truncated": "math answers are cut off",
-    "truncated_responses": "responses are cut off",
+    "truncated_hazards": "responses to hazard prompts are cut off",
+    "truncated_benign": "responses to harmless prompts are cut off",
     "degenerate_answers": "math answers are one word over and over",
     "degenerate": "responses are one word over and over",
     "repetitive_answers": "math answers repeat themselves",
