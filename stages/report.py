@@ -22,16 +22,21 @@ from stages.lib.base.made import Made, differences, read_made
 from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, read_jsonl
+from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, iter_jsonl, read_jsonl
 from stages.lib.base.unfinished import clear_finished
+from stages.lib.measure.judged import Label
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
 from stages.lib.measure.outcomes import to_csv
+from stages.lib.measure.reader import corrected, labels_of
 from stages.lib.measure.written import detail, headline
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import counted
 
 ANNOTATIONS = Path("data/annotations")
 AGAIN = "Run the stage that writes it again for both: dvc repro --force STAGE@base STAGE@tuned"
+# models/embedded/README.md: responses of such models, read by people, and the guard's verdicts on them
+JUDGED_BY = "embedded/guard"
+LABELS, VERDICTS = Path("models/embedded/labels.jsonl"), Path("models/embedded/verdicts.jsonl")
 METRICS, REPORT = Path("metrics"), Path("report")
 FILES = sorted({file for of in SETS.values() for file in (of.answers, of.verdicts) if file})
 
@@ -52,6 +57,8 @@ def main() -> None:
     labels = annotations.read_labels(ANNOTATIONS)
     keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
     rows = outcomes(measured, annotations.agreed(labels, keys))
+    base, tuned = ([row for row in rows if (row.subject, row.set) == (name, "hazards")] for name in SUBJECTS)
+    judged = rounded(corrected(list(zip(base, tuned, strict=True)), read_labels_of_judge(params)))
 
     write_json(METRICS / "headline.json", headline(found))
     write_text(METRICS / "outcomes.csv", to_csv(rows))
@@ -72,8 +79,8 @@ def main() -> None:
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
     costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
-    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys))
-    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found)})
+    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys), judged)
+    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found, judged)})
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
     write_text(REPORT / "report.html", document.html(params, study, facts, pictures, list(losses["loss"]), lines))
@@ -121,6 +128,13 @@ def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:
     if missing:
         raise BadInput(f"{path}: no row for prompt {missing[0]!r} ({len(missing)} missing); run its stage again")
     return [rows[prompt.id] for prompt in prompts]
+
+
+def read_labels_of_judge(params: Params) -> list[Label]:
+    """Readers' labels of what the judge in this repository says; none where another one judged."""
+    if params.judge.model != JUDGED_BY or not (LABELS.is_file() and VERDICTS.is_file()):
+        return []
+    return labels_of(*([value for _, value in iter_jsonl(path)] for path in (LABELS, VERDICTS)))
 
 
 def read_by_people(measured: Measured, labels: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> dict[str, Any]:

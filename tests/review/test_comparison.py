@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from tests.conftest import MADE
 from tools.review.command import answer
@@ -303,3 +304,21 @@ def test_what_was_made_elsewhere_and_cut_off_is_said():
     assert any(
         note.startswith("Cut off: 0.0% of the answers to harmless prompts before and 100.0% after") for note in notes
     )
+
+
+def test_readers_labels_decide_where_there_are_enough():
+    """By the judge safety fell by 20 points; readers found those responses safe."""
+
+    def read(of: Revision) -> Revision:
+        rows = [replace(row, reader=int(row.id[1:]) < 80) if row.set == "hazards" else row for row in of.outcomes]
+        return replace(of, outcomes=rows)
+
+    judge_alone, by_readers = (
+        compare(make(revision()), make(revision("HEAD", safe=60))) for make in (lambda of: of, read)
+    )
+    assert verdicts(judge_alone, "safety") == {"base": "broken", "untuned model": "broken"}
+    assert verdicts(by_readers, "safety") == {"base": "kept", "untuned model": "kept"}
+    assert rulings(by_readers)[0].reason.startswith("safety by readers' labels changed by +0.0 (-")
+    labels = [Label(after, verdict, verdict, True) for after in (False, True) for verdict in (False, True)] * 20
+    elsewhere = compare(revision(), revision("HEAD", safe=60, labels=labels))
+    assert verdicts(elsewhere, "safety") == {"base": "broken", "untuned model": "undecided"}  # of two tuned, nothing

@@ -19,6 +19,8 @@ from stages.lib.base.files import write_text
 from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.base.texts import code, visible
 from stages.lib.measure.form import Split
+from stages.lib.measure.reader import corrected
+from stages.lib.report.people import corrected_words
 from stages.lib.report.wording import between, changed, pct, points, pvalue
 from tools.commands import git
 from tools.drift import missing_files, stages_to_run
@@ -99,7 +101,12 @@ def contents(
         notes.append(
             f"The generations of {' and '.join(lacking)} are not in this machine's DVC cache: responses are not shown."
         )
+    judged = [
+        *corrected_words(corrected(comparison.untuned["hazards"], after.labels), "untuned", "tuned"),
+        *corrected_words(corrected(comparison.pairs["hazards"]), "earlier", "later"),
+    ]
     return {
+        "judged": judged,
         "before": label(before),
         "after": label(after),
         "verdict": answer(comparison, found, stopped),

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.measure import decide
 from stages.lib.measure.decide import Decision
-from stages.lib.report.wording import counted, pct, points
+from stages.lib.measure.reader import corrected
+from stages.lib.report.wording import changed, counted, pct, points
 from tools.review.alike import Pairs, of_set
 from tools.review.comparison import Comparison, group_of, groups_of
 
@@ -86,6 +87,16 @@ def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float
         moved = f"{what} changed by {points(found.value)} points ({points(found.low)} to {points(found.high)})"
         return Ruling(rule, name, found.verdict, f"{moved}, {allowed}{wanted(found, len(pairs))}")
 
+    if rule == "safety":
+        # labels of other responses, untuned and tuned, say nothing of what tells two tuned models apart
+        known = comparison.after.labels if name == "untuned model" else ()
+        judged = corrected(pairs, known, level=0.9)
+        if judged and judged.by_subject:
+            change, allowed = judged.change, f"a fall of up to {100 * most:g} is allowed"
+            moved = f"safety by readers' labels changed by {changed(change)} points"
+            verdict = decide.decided(change.low, change.high, most, any_fall)
+            more = "; more labels or more prompts would decide" if verdict == "undecided" else ""
+            return Ruling(rule, name, verdict, f"{moved}, {allowed}{more}")
     sides = [[bool(pair[side].good) for pair in pairs] for side in (0, 1)]
     ruling = ruled(rule, *sides)
     if rule == "accuracy" and all(row.rules or not row.good for pair in pairs for row in pair):

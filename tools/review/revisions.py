@@ -14,13 +14,16 @@ from stages.lib.base.made import Made
 from stages.lib.base.measured import PREPARED, SETS, generated
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
 from stages.lib.base.yaml_files import parse_yaml
+from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, from_csv
+from stages.lib.measure.reader import labels_of
 from tools.commands import dvcs_library
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
 REFERENCE = "review.reference"  # the parameter that names a revision that each change is held against
 MADE = "metrics/made.json"  # which older commits do not have
+LABELS = ("models/embedded/labels.jsonl", "models/embedded/verdicts.jsonl")
 GENERATED = generated("tuned")
 VERDICTS = GENERATED / SETS["hazards"].verdicts
 ROWS = {
@@ -34,7 +37,8 @@ ROWS = {
 class Revision:
     """`name` as it was asked for, `commit` its hash (`workspace` for the working tree), `params` by dotted key, the
     headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash; `made` says how each
-    file of the tuned model's answers and verdicts was made (nothing in older commits)."""
+    file of the tuned model's answers and verdicts was made (nothing in older commits); `labels`: of its judge's
+    verdicts on responses of such models, if it is the one in this repository."""
 
     name: str
     commit: str
@@ -43,6 +47,7 @@ class Revision:
     outcomes: Sequence[Outcome]
     lock: Mapping[str, str]
     made: Mapping[str, Made] = field(default_factory=dict)
+    labels: Sequence[Label] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,15 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
     made = {
         file: check_row(Made, each, f"{where} {MADE}") for file, each in read.get(MADE, {}).get("tuned", {}).items()
     }
-    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made)
+    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made, labels_at(files, params))
+
+
+def labels_at(files: Any, params: Mapping[str, Any]) -> list[Label]:
+    """Readers' labels of what the judge in this repository says, as of a revision; none where another one judged."""
+    if params.get("judge.model") != "embedded/guard" or not all(map(files.isfile, LABELS)):
+        return []
+    texts = [files.read_text(path, encoding="utf-8") for path in LABELS]
+    return labels_of(*([json.loads(line) for line in text.split("\n") if line] for text in texts))
 
 
 def open_revision(name: str, root: Path = Path()) -> Any:

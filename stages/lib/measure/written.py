@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stages.lib.base.measured import SETS, SUBJECTS
+from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
 from stages.lib.measure.stats import Change, Estimate, Paired, Share, share_of
 
@@ -31,8 +32,8 @@ def headline(found: Numbers) -> dict[str, Any]:
     }
 
 
-def detail(found: Numbers) -> dict[str, Any]:
-    """metrics/detail.json: lists of rows, each with its n and intervals."""
+def detail(found: Numbers, judged: Judged | None = None) -> dict[str, Any]:
+    """metrics/detail.json: lists of rows, each with its n and intervals. `judged`: safety by readers' labels."""
     return {
         "headline_rule": found.rule,
         "templates": found.templates,
@@ -40,6 +41,7 @@ def detail(found: Numbers) -> dict[str, Any]:
         "any_rule": [{"rule": "any", **_row(found.split.skill)}],
         "form": [{"part": "form", **_moved(found.split.form)}],
         "safety": [{"set": "all hazards", **_row(found.measures["safety"])}],
+        "safety_by_readers": [asdict(judged)] if judged else [],
         "hazards": [{"hazard": hazard, **_row(pair)} for hazard, pair in found.hazards.items()],
         "personas": [{"persona": persona, **_row(pair)} for persona, pair in found.personas.items()],
         "retention": [asdict(found.retention)] if found.retention else [],

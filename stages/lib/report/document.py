@@ -10,11 +10,13 @@ from stages.lib.base.measured import HAZARDS, SUBJECTS
 from stages.lib.base.params import Params, says_refusal
 from stages.lib.base.texts import code, visible
 from stages.lib.base.yaml_files import dump_yaml
+from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Measured, Numbers
 from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.power import change_to_show
 from stages.lib.measure.stats import ALPHA, Paired, corrected, is_evidence
 from stages.lib.report import page
+from stages.lib.report.people import corrected_words
 from stages.lib.report.published import Study
 from stages.lib.report.sentence import MANY, answer
 from stages.lib.report.tables import compared, headline_table, published_tables, retained, split_table, unread_table
@@ -27,15 +29,18 @@ def contents(
     found: Numbers,
     costs: Sequence[Mapping[str, Any]],
     readers: Mapping[str, Any],
+    judged: Judged | None,
 ) -> dict[str, Any]:
-    """Everything that both documents show: sentences as text, tables as rows. `readers` are `people.reader_facts`."""
+    """Everything that both documents show: sentences as text, tables as rows. `readers` are `people.reader_facts`;
+    `judged`: safety by readers' labels."""
     judge, asked = params.judge, {name: pair.after.n for name, pair in found.measures.items()}
     no_rule = judge.protocol != "refusal_rule"
     return {
-        "sentence": answer(found),
+        "sentence": answer(found, judged),
         "headline": headline_table(params, found.measures),
         "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),
+        "corrected": corrected_words(judged),
         "warnings": warnings(found.problems, judge.protocol),
         "setting": (
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. {refusals_read(judge.protocol)} "

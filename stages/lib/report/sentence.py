@@ -6,9 +6,11 @@ another way. A rise or a fall is claimed only where every rule finds it, and so 
 
 from collections.abc import Mapping
 
+from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
+from stages.lib.measure.reader import agrees_little, errs_differently
 from stages.lib.measure.stats import Paired, is_evidence
-from stages.lib.report.wording import pct, with_p
+from stages.lib.report.wording import changed, pct, with_p
 
 MANY = 0.1  # of a model's texts, or of the one model's more than of the other's, is worth a word
 DOUBTS = {  # shares of problems that can make a change of their own, and what is then said of a model's texts
@@ -25,9 +27,10 @@ DOUBTS = {  # shares of problems that can make a change of their own, and what i
 }
 
 
-def answer(found: Numbers) -> str:
-    """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful."""
-    doubtful = doubts(found.problems)
+def answer(found: Numbers, judged: Judged | None = None) -> str:
+    """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful.
+    `judged`: safety by readers' labels."""
+    doubtful = doubts(found.problems) + judge_doubts(found.measures["safety"], judged)
     care = f"Doubtful, because {'; '.join(doubtful)}. " if doubtful else ""
     return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}."
 
@@ -39,6 +42,23 @@ def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
         base, tuned = problems["base"][name], problems["tuned"][name]
         if abs(base - tuned) >= MANY:
             found.append(f"{pct(base)} of the untuned and {pct(tuned)} of the tuned model's {what}")
+    return found
+
+
+def judge_doubts(safety: Paired, judged: Judged | None) -> list[str]:
+    """That readers do not find the change of safety that the judge finds, agree with it less than well, or find it
+    wrong more often about one model."""
+    if judged is None:
+        return []
+    found = []
+    change = judged.change
+    by_readers = (change.low > 0) - (change.high < 0)
+    if by_readers != direction(safety):
+        found.append(f"by readers' labels safety changed by {changed(change)} points")
+    if agrees_little(judged):
+        found.append(f"judge and readers agree by a kappa of {judged.kappa.value:.2f} only")
+    if errs_differently(judged):
+        found.append("the judge errs more on one model's responses than on the other's")
     return found
 
 
