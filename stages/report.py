@@ -26,17 +26,15 @@ from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, iter_jso
 from stages.lib.base.unfinished import clear_finished
 from stages.lib.measure.judged import Label
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
-from stages.lib.measure.outcomes import to_csv
-from stages.lib.measure.reader import corrected, labels_of
+from stages.lib.measure.outcomes import Outcome, to_csv
+from stages.lib.measure.reader import LABELS, VERDICTS, corrected, labels_of, speaks_of
+from stages.lib.measure.trainings import KEPT, OverSeeds, Training, configuration, others, over_seeds, read_training
 from stages.lib.measure.written import detail, headline
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import counted
 
 ANNOTATIONS = Path("data/annotations")
 AGAIN = "Run the stage that writes it again for both: dvc repro --force STAGE@base STAGE@tuned"
-# models/embedded/README.md: responses of such models, read by people, and the guard's verdicts on them
-JUDGED_BY = "embedded/guard"
-LABELS, VERDICTS = Path("models/embedded/labels.jsonl"), Path("models/embedded/verdicts.jsonl")
 METRICS, REPORT = Path("metrics"), Path("report")
 FILES = sorted({file for of in SETS.values() for file in (of.answers, of.verdicts) if file})
 
@@ -67,6 +65,8 @@ def main() -> None:
     write_table(METRICS / "plane.csv", charts.plane_rows(found, study))
     write_table(METRICS / "hazards.csv", charts.hazard_rows(found.hazards))
 
+    seeds = rounded(changes_over_seeds(measured, rows, params))
+
     losses = pd.read_csv(METRICS / "loss.csv")
     pictures = {
         "plane": charts.plane(charts.base_and_tuned(found), study.baselines, study.runs),
@@ -79,8 +79,8 @@ def main() -> None:
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
     costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
-    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys), judged)
-    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found, judged)})
+    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys), judged, seeds)
+    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found, judged, seeds)})
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
     write_text(REPORT / "report.html", document.html(params, study, facts, pictures, list(losses["loss"]), lines))
@@ -131,10 +131,27 @@ def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:
 
 
 def read_labels_of_judge(params: Params) -> list[Label]:
-    """Readers' labels of what the judge in this repository says; none where another one judged."""
-    if params.judge.model != JUDGED_BY or not (LABELS.is_file() and VERDICTS.is_file()):
+    """Readers' labels of what the judge in this repository says of the model in it; none where others are at work."""
+    paths = [Path(LABELS), Path(VERDICTS)]
+    if not speaks_of(params.judge.model, params.model.name) or not all(path.is_file() for path in paths):
         return []
-    return labels_of(*([value for _, value in iter_jsonl(path)] for path in (LABELS, VERDICTS)))
+    return labels_of(*([value for _, value in iter_jsonl(path)] for path in paths))
+
+
+def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Params) -> dict[str, OverSeeds]:
+    """The change of each measure with prompts and training seeds both, from what `tools.runs seeds` kept."""
+    kept = [training for path in sorted(KEPT.glob("*.json")) if (training := training_at(path))]
+    own = others(kept, configuration(params), params.finetune.seed)
+    found = {}
+    for kind, of in SETS.items():
+        before, after = ([row for row in rows if (row.subject, row.set) == (name, kind)] for name in SUBJECTS)
+        found[of.measure] = over_seeds(before, after, measured.groups(kind), {"after": own, "known": kept})
+    return found
+
+
+def training_at(path: Path) -> Training | None:
+    """A kept training, if it is of this code's parameters."""
+    return read_training(read_text(path), read_text(path.with_suffix(".csv")), str(path))
 
 
 def read_by_people(measured: Measured, labels: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> dict[str, Any]:

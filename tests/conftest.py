@@ -242,7 +242,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made = Repository(tmp_path_factory.mktemp("repository"))
     made.run("git", "init", "--quiet", "--initial-branch", "main", ".")
     made.run("dvc", "init", "--quiet")
-    for name in ("stages", "tools", "models", "data/embedded", "data/annotations", ".dvc/plots"):
+    for name in (
+        "stages",
+        "tools",
+        "models",
+        "data/embedded",
+        "data/annotations",
+        "metrics/runs/default",
+        ".dvc/plots",
+    ):
         skipped = shutil.ignore_patterns("tuned", "__pycache__")
         shutil.copytree(ROOT / name, made.folder / name, dirs_exist_ok=True, ignore=skipped)
     for name in ("dvc.yaml", "runs.yaml", ".gitignore", "data/.gitignore", "models/.gitignore"):

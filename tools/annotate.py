@@ -1,7 +1,7 @@
 """People in the loop: read some responses without seeing the judge's verdicts, and put the labels back.
 
     python -m tools.annotate sheet [--responses 80]    annotate/sheet.csv, blind and shuffled, and annotate/key.jsonl
-    python -m tools.annotate sheet --flips             both responses to prompts, half of them with a verdict that flipped
+    python -m tools.annotate sheet --flips             both responses to prompts, half of which flipped
     python -m tools.annotate add NAME                  the filled-in sheet → data/annotations/NAME.jsonl
 
 Half of the sheet is the base model's, half the tuned one's; of each, half was judged safe and half unsafe (all of them

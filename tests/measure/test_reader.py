@@ -1,12 +1,17 @@
 """Readers' labels: from rows of any form, from outcomes, and what they make of safety."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from stages import report
+from stages.lib.base.files import write_text
+from stages.lib.base.params import parse_params
 from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.reader import agrees_little, corrected, errs_differently, labels_of
+from tests.conftest import params_values
 
 ROW = {"id": "a", "model": "base", "response": "I cannot help with that.", "label": "safe", "refused": False}
 
@@ -39,6 +44,17 @@ def test_labels_of_either_form_are_read():
     verdicts = [{"id": "a", "label": "unsafe", "p_unsafe": 0.9}, {"id": "b", "label": "safe", "p_unsafe": None}]
     assert labels_of([older, newer], verdicts) == [Label(False, False, True, True), Label(True, True, False, True)]
     assert labels_of([older], []) == []
+
+
+def test_the_labels_in_this_repository_are_of_one_judge_and_one_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = parse_params(params_values(), "params.yaml")
+    assert report.read_labels_of_judge(params) == []
+    for name, rows in (("labels", [ROW]), ("verdicts", [{"id": "a", "label": "safe", "p_unsafe": 0.1}])):
+        write_text(tmp_path / f"models/embedded/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert report.read_labels_of_judge(params) == [Label(False, True, True, True)]
+    other = parse_params(params_values(model__name="embedded/smollm2-135m"), "params.yaml")
+    assert report.read_labels_of_judge(other) == []
 
 
 def test_a_judge_that_errs_on_one_side_alone_is_corrected_and_said_to():

@@ -6,6 +6,7 @@ import pytest
 
 from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, prompt_key
+from stages.lib.measure.trainings import Training
 from tests.conftest import MADE
 from tools.review.command import answer
 from tools.review.comparison import compare
@@ -304,6 +305,31 @@ def test_what_was_made_elsewhere_and_cut_off_is_said():
     assert any(
         note.startswith("Cut off: 0.0% of the answers to harmless prompts before and 100.0% after") for note in notes
     )
+
+
+def test_trainings_with_other_seeds_decide_where_both_sides_have_them():
+    """Two trainings that differ by 20 points, of configurations whose other trainings differ as much by luck."""
+
+    def trained(name: str, safe: list[int], of: str) -> Revision:
+        kept = [Training(seed, of, revision(safe=count).outcomes) for seed, count in enumerate(safe[1:], 1)]
+        return revision(name, safe=safe[0], trainings=kept, configuration=of, params={**PARAMS, "finetune.seed": 0})
+
+    lucky, unlucky = [80, 60, 75, 62], [60, 78, 64, 76]
+    once = compare(trained("main", lucky[:1], "r=8"), trained("HEAD", unlucky[:1], "r=16"))
+    assert once.measures["safety"].verdict == "worse"
+    said = answer(once, rulings(once), [])
+    assert "One training each says so: how much of it is the luck of a seed is not known here" in said
+    several = compare(trained("main", lucky, "r=8"), trained("HEAD", unlucky, "r=16"))
+    assert several.measures["safety"].verdict == "no evidence"
+    assert several.seeds["safety"].change.value == pytest.approx(0.0025)
+    assert "One training" not in answer(several, rulings(several), [])
+    ruling = rulings(several)[0]
+    assert ruling.verdict == "undecided"
+    assert ruling.reason.startswith("safety over 8 trainings changed by +0.2 (-")
+    assert verdicts(once, "safety")["base"] == "broken"
+    one_side = compare(trained("main", lucky[:1], "r=8"), trained("HEAD", unlucky, "r=16"))
+    assert one_side.measures["safety"].verdict == "worse"
+    assert "One training each says so. With the spread seen over 4 trainings" in answer(one_side, rulings(one_side), [])
 
 
 def test_readers_labels_decide_where_there_are_enough():

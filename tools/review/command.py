@@ -20,6 +20,7 @@ from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.base.texts import code, visible
 from stages.lib.measure.form import Split
 from stages.lib.measure.reader import corrected
+from stages.lib.report.luck import one_training, seeds_table
 from stages.lib.report.people import corrected_words
 from stages.lib.report.wording import between, changed, pct, points, pvalue
 from tools.commands import git
@@ -119,6 +120,7 @@ def contents(
             for each in found
         ],
         "split": split_words(comparison.split),
+        "seeds": seeds_table(comparison.seeds),
         "flips": flips(comparison, link),
         "others": others(before, after),
         "notes": notes,
@@ -145,6 +147,8 @@ def answer(comparison: Comparison, found: Sequence[Ruling], stopped: Sequence[Ru
     if not comparison.measures:
         what = "nothing could be compared"
     what = f"{what[0].upper()}{what[1:]}"
+    if any(each.verdict != "no evidence" for each in comparison.measures.values()):
+        what = f"{what}. {one_training(comparison.seeds)}".removesuffix(" ").removesuffix(".")
     if stopped:
         return f"{what}. Not to be merged by the rules: {', '.join(map(said_of, stopped))}."
     open_still = [said_of(ruling) for ruling in found if ruling.verdict == "undecided"]

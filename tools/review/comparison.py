@@ -6,7 +6,7 @@ changed data that are part of the measurement are named; whether they matter is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stages.lib.base.measured import OF_MEASURE, SETS, SUBJECTS
@@ -14,7 +14,8 @@ from stages.lib.measure.form import Split, form_and_skill
 from stages.lib.measure.groups import bunching
 from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.measure.power import change_to_show, holm_level
-from stages.lib.measure.stats import Paired, corrected, is_evidence, paired, retention, retention_change
+from stages.lib.measure.stats import Estimate, Paired, corrected, is_evidence, paired, retention, retention_change
+from stages.lib.measure.trainings import OverSeeds, others, over_seeds
 from tools.review.alike import (
     Pairs,
     both_asked,
@@ -54,7 +55,7 @@ class Comparison:
     be compared), `flips` per set: prompts lost and won, `pairs`: the outcomes that were compared, of both tuned models;
     `untuned`: those of the head's untuned and tuned model; `reference`: of the reference's tuned model and the head's,
     None without one, and how many of its prompts were `not_asked_again`. `split`: accuracy's change as form and skill;
-    None where outcomes do not say it."""
+    None where outcomes do not say it; `seeds`: the changes with training seeds as well."""
 
     before: Revision
     after: Revision
@@ -68,6 +69,8 @@ class Comparison:
     split: Split | None = None
     reference: Mapping[str, Pairs] | None = None
     not_asked_again: Mapping[str, int] = field(default_factory=dict)
+    seeds: Mapping[str, OverSeeds] = field(default_factory=dict)
+    named: Revision | None = None  # the reference
 
 
 def compare(before: Revision, after: Revision, reference: Revision | None = None) -> Comparison:
@@ -76,7 +79,8 @@ def compare(before: Revision, after: Revision, reference: Revision | None = None
     tuned, unlike, comparable = comparable_pairs(before, after)
     said = notes(before, after, tuned, unlike)
     found = {SETS[kind].measure: flags_paired(kind, pairs) for kind, pairs in comparable.items() if pairs}
-    measures = against_chance(found, {SETS[kind].measure: pairs for kind, pairs in comparable.items()})
+    seeds = {SETS[kind].measure: pairs_over_seeds(before, after, pairs) for kind, pairs in comparable.items() if pairs}
+    measures = against_chance(found, {SETS[kind].measure: pairs for kind, pairs in comparable.items()}, seeds)
     if (kept := retained(before, after, comparable["hazards"])) is not None:
         measures["retention"] = Compared(kept, None)
     held = comparable_pairs(reference, after)[2] if reference else None
@@ -93,7 +97,23 @@ def compare(before: Revision, after: Revision, reference: Revision | None = None
         split(comparable["math"], str(after.params.get("report.extraction"))),
         held,
         {kind: lacking(reference, after, kind) for kind in SETS} if reference else {},
+        seeds,
+        reference,
     )
+
+
+def pairs_over_seeds(before: Revision | None, after: Revision, pairs: Pairs, level: float = 0.95) -> OverSeeds:
+    """The change of a set's measure over all trainings that the revisions keep; `before` None: the untuned model."""
+    sides = {"after": after} | ({"before": before} if before else {})
+    kept = {name: others(of.trainings, of.configuration, seed_of(of)) for name, of in sides.items()}
+    known = [*after.trainings, *(before.trainings if before else ())]
+    rows = [[pair[side] for pair in pairs] for side in (0, 1)]
+    return over_seeds(*rows, groups_of(pairs), {**kept, "known": known}, level)
+
+
+def seed_of(of: Revision) -> int:
+    """The seed with which a revision was trained."""
+    return int(of.params.get("finetune.seed", -1))
 
 
 def comparable_pairs(before: Revision, after: Revision) -> tuple[dict[str, Pairs], dict[str, str], dict[str, Pairs]]:
@@ -121,10 +141,21 @@ def groups_of(pairs: Pairs) -> list[str]:
     return [group_of(new if new.group else old) for old, new in pairs]
 
 
-def against_chance(found: Mapping[str, Paired], pairs: Mapping[str, Pairs]) -> dict[str, Compared]:
-    """The measures with p corrected for their number, and what change they show in four of five tries."""
-    measures, alone = {}, {name: pair.change.p for name, pair in found.items()}
+def against_chance(
+    found: Mapping[str, Paired], pairs: Mapping[str, Pairs], seeds: Mapping[str, OverSeeds]
+) -> dict[str, Compared]:
+    """The measures with p corrected for their number, and what change they show in four of five tries. Where each side
+    was trained more than once, change and p are over prompts and seeds both."""
+    measures = {}
+    for name, of in seeds.items():
+        if of.many:
+            change = Estimate(of.change.value, of.change.low, of.change.high, of.change.p)
+            found = {**found, name: replace(found[name], change=change)}
+    alone = {name: pair.change.p for name, pair in found.items()}
     for (name, pair), p in zip(found.items(), corrected(list(alone.values())), strict=True):
+        if seeds[name].many:
+            measures[name] = Compared(pair, p, OF_MEASURE[name].higher_is_better)
+            continue
         change, level = pair.change, holm_level([of for other, of in alone.items() if other != name])
         flips = [is_good(new) - is_good(old) for old, new in pairs[name]]
         effect = bunching(flips, groups_of(pairs[name]), (-1.0, 1.0)).effect

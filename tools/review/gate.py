@@ -20,7 +20,7 @@ from stages.lib.measure.decide import Decision
 from stages.lib.measure.reader import corrected
 from stages.lib.report.wording import changed, counted, pct, points
 from tools.review.alike import Pairs, of_set
-from tools.review.comparison import Comparison, group_of, groups_of
+from tools.review.comparison import Comparison, group_of, groups_of, pairs_over_seeds
 
 MEASURES = ("safety", "accuracy", "over_refusal")  # in the order of the rules
 LIMITS = {**{name: OF_MEASURE[name].limit for name in MEASURES}, "unparsed": "review.max_unparsed"}
@@ -97,6 +97,14 @@ def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float
             verdict = decide.decided(change.low, change.high, most, any_fall)
             more = "; more labels or more prompts would decide" if verdict == "undecided" else ""
             return Ruling(rule, name, verdict, f"{moved}, {allowed}{more}")
+    trained = {"base": comparison.before, "untuned model": None, "reference": comparison.named}[name]
+    over = pairs_over_seeds(trained, comparison.after, pairs, level=0.9)
+    if over.many:
+        change = over.change
+        moved = f"{rule} over {over.before + over.after} trainings changed by {changed(change)} points"
+        verdict = decide.decided(change.low, change.high, most, any_fall)
+        more = "; more trainings or more prompts would decide" if verdict == "undecided" else ""
+        return Ruling(rule, name, verdict, f"{moved}, a fall of up to {100 * most:g} is allowed{more}")
     sides = [[bool(pair[side].good) for pair in pairs] for side in (0, 1)]
     ruling = ruled(rule, *sides)
     if rule == "accuracy" and all(row.rules or not row.good for pair in pairs for row in pair):

@@ -12,7 +12,15 @@ from stages.lib.measure.judged import Judged, Label, PairLabels, corrected_by_pa
 from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.stats import is_evidence
 
+# models/embedded/README.md: responses of this model, untuned and tuned, as readers label them and as the guard judges
+LABELS, VERDICTS = "models/embedded/labels.jsonl", "models/embedded/verdicts.jsonl"
+JUDGE, MODEL = "embedded/guard", "embedded/qwen2.5-coder-0.5b-instruct"
 MODERATE = 0.7  # kappa below which a judge's agreement with its readers is a warning
+
+
+def speaks_of(judge: str | None, model: str | None) -> bool:
+    """Whether the labels in this repository are of this judge and of this model's responses."""
+    return (judge, model) == (JUDGE, MODEL)
 
 
 def labels_of(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> list[Label]:

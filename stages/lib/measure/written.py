@@ -14,6 +14,7 @@ from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
 from stages.lib.measure.stats import Change, Estimate, Paired, Share, share_of
+from stages.lib.measure.trainings import OverSeeds
 
 
 def headline(found: Numbers) -> dict[str, Any]:
@@ -32,8 +33,11 @@ def headline(found: Numbers) -> dict[str, Any]:
     }
 
 
-def detail(found: Numbers, judged: Judged | None = None) -> dict[str, Any]:
-    """metrics/detail.json: lists of rows, each with its n and intervals. `judged`: safety by readers' labels."""
+def detail(
+    found: Numbers, judged: Judged | None = None, seeds: Mapping[str, OverSeeds] | None = None
+) -> dict[str, Any]:
+    """metrics/detail.json: lists of rows, each with its n and intervals. `judged`: safety by readers' labels; `seeds`:
+    changes over prompts and training seeds both."""
     return {
         "headline_rule": found.rule,
         "templates": found.templates,
@@ -42,6 +46,7 @@ def detail(found: Numbers, judged: Judged | None = None) -> dict[str, Any]:
         "form": [{"part": "form", **_moved(found.split.form)}],
         "safety": [{"set": "all hazards", **_row(found.measures["safety"])}],
         "safety_by_readers": [asdict(judged)] if judged else [],
+        "seeds": [{"measure": name, **asdict(of)} for name, of in (seeds or {}).items()],
         "hazards": [{"hazard": hazard, **_row(pair)} for hazard, pair in found.hazards.items()],
         "personas": [{"persona": persona, **_row(pair)} for persona, pair in found.personas.items()],
         "retention": [asdict(found.retention)] if found.retention else [],

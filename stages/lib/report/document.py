@@ -15,7 +15,9 @@ from stages.lib.measure.metrics import Measured, Numbers
 from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.power import change_to_show
 from stages.lib.measure.stats import ALPHA, Paired, corrected, is_evidence
+from stages.lib.measure.trainings import OverSeeds
 from stages.lib.report import page
+from stages.lib.report.luck import seeds_table
 from stages.lib.report.people import corrected_words
 from stages.lib.report.published import Study
 from stages.lib.report.sentence import MANY, answer
@@ -30,13 +32,15 @@ def contents(
     costs: Sequence[Mapping[str, Any]],
     readers: Mapping[str, Any],
     judged: Judged | None,
+    seeds: Mapping[str, OverSeeds],
 ) -> dict[str, Any]:
     """Everything that both documents show: sentences as text, tables as rows. `readers` are `people.reader_facts`;
-    `judged`: safety by readers' labels."""
+    `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both."""
     judge, asked = params.judge, {name: pair.after.n for name, pair in found.measures.items()}
     no_rule = judge.protocol != "refusal_rule"
     return {
-        "sentence": answer(found, judged),
+        "sentence": answer(found, judged, seeds),
+        "seeds": seeds_table(seeds),
         "headline": headline_table(params, found.measures),
         "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),

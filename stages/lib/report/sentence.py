@@ -10,6 +10,8 @@ from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
 from stages.lib.measure.reader import agrees_little, errs_differently
 from stages.lib.measure.stats import Paired, is_evidence
+from stages.lib.measure.trainings import OverSeeds
+from stages.lib.report.luck import one_training
 from stages.lib.report.wording import changed, pct, with_p
 
 MANY = 0.1  # of a model's texts, or of the one model's more than of the other's, is worth a word
@@ -27,12 +29,15 @@ DOUBTS = {  # shares of problems that can make a change of their own, and what i
 }
 
 
-def answer(found: Numbers, judged: Judged | None = None) -> str:
+def answer(found: Numbers, judged: Judged | None = None, seeds: Mapping[str, OverSeeds] | None = None) -> str:
     """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful.
-    `judged`: safety by readers' labels."""
+    `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both."""
     doubtful = doubts(found.problems) + judge_doubts(found.measures["safety"], judged)
+    doubtful += seed_doubts(found.measures, seeds or {})
     care = f"Doubtful, because {'; '.join(doubtful)}. " if doubtful else ""
-    return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}."
+    claims = any(direction(found.measures[name]) for name in ("accuracy", "safety"))
+    luck = one_training(seeds or {}) if claims else ""
+    return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}.{luck and f' {luck}'}"
 
 
 def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -59,6 +64,19 @@ def judge_doubts(safety: Paired, judged: Judged | None) -> list[str]:
         found.append(f"judge and readers agree by a kappa of {judged.kappa.value:.2f} only")
     if errs_differently(judged):
         found.append("the judge errs more on one model's responses than on the other's")
+    return found
+
+
+def seed_doubts(measures: Mapping[str, Paired], seeds: Mapping[str, OverSeeds]) -> list[str]:
+    """What this training says and all of them together do not."""
+    found = []
+    for name in ("accuracy", "safety"):
+        if name in seeds and seeds[name].many:
+            change = seeds[name].change
+            over_all = ((change.value > 0) - (change.value < 0)) * is_evidence(change.p)
+            if over_all != direction(measures[name]):
+                said = f"{name} changed by {changed(change)} points"
+                found.append(f"over {seeds[name].after} trainings with other seeds {said} ({with_p(change.p)})")
     return found
 
 
