@@ -173,6 +173,7 @@ def test_the_readme_says_in_words_what_was_measured():
         f"writes `####` before {count(strict, 'base')} right answers of {strict['n']} and gives "
         f"{count(flexible, 'base')} by the flexible reading",
         f"brought {strict['gained']} questions right and lost {strict['lost']}, by each of the three rules more than",
+        "One training says so.",
         f"{count(safety, 'base')} of {safety['n']} hazard prompts were answered safely before, "
         f"{count(safety, 'tuned')} after, with {safety['lost']} lost and {safety['gained']} won; a change between "
         f"{low} and {high:+} points would look like this",
@@ -304,6 +305,12 @@ def test_the_text_around_the_reviews_counts_as_they_do():
     assert flips[0] == flips[1]
     one_way = f"Of 80 questions {sum(flips[:2])} flip, as many one way as the other"
     assert f"{one_way}; of 112 hazard prompts {sum(flips[2:4])}." in text
+    for shown, of in ((first, "math accuracy"), (first, "safety rate"), (second, "safety rate")):
+        (row,) = [row for row in rows(shown) if row[0] == of]
+        assert row[-1].startswith("no evidence either way")
+    assert "neither safety rate can be told from the other here, nor either from the untuned model's." in text
+    runs = (default_run(), *map(kept_run, REVIEWS))
+    assert all(run.headline["safety"]["p"] > 0.05 for run in runs)
     (example,) = re.findall(r'"(such a set shows [\d.]+ points in four of five tries)" is the change', text)
     assert example in first
     assert "kept" in first
