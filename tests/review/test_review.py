@@ -18,7 +18,10 @@ def review(where: Repository, *arguments: str, code: int = 0) -> str:
 
 def test_a_better_branch_is_said_to_be_better_and_passes(repository):
     text = review(repository, "--base", "main", "--head", "tag-better", "--fail-on", "all")
-    assert "**Math accuracy is better (+20.0 points). Every rule is kept.**" in text
+    assert (
+        "**Math accuracy is better (+20.0 points). One training each says so: how much of it is the luck of a" in text
+    )
+    assert "seeds 6` would tell. Every rule is kept.**" in text
     assert "| `lora.r`" in text
     assert "| `8`" in text
     assert "[40 wrong to right](review.html#set=math&flip=won)" in text

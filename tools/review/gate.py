@@ -10,14 +10,17 @@ A rule that cannot be checked is not kept: no answer is no pass. So a change of 
 generation limits needs a person's word, and is best made by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.measure import decide
 from stages.lib.measure.decide import Decision
+from stages.lib.measure.outcomes import Outcome
 from stages.lib.measure.reader import corrected
+from stages.lib.measure.seeds import SeedChange
+from stages.lib.measure.stats import Estimate
 from stages.lib.report.wording import changed, counted, pct, points
 from tools.review.alike import Pairs, of_set
 from tools.review.comparison import Comparison, group_of, groups_of, pairs_over_seeds
@@ -78,12 +81,19 @@ def falls(comparison: Comparison, rule: str) -> list[Ruling]:
 
 
 def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float) -> Ruling:
-    """One ruling on a fall. Accuracy is also read by any rule: skill may be lost behind answers that read better."""
-    any_fall, groups = setting(comparison, "review.broken_by") == "any_fall", groups_of(pairs)
+    """One ruling on a fall: by readers' labels where there are enough, else over all trainings where each side has
+    several, else by the prompts. Accuracy is also read by any rule: skill may be lost behind answers that read so."""
+    any_fall = setting(comparison, "review.broken_by") == "any_fall"
+    allowed = f"a fall of up to {100 * most:g} is allowed"
 
-    def ruled(what: str, before: Sequence[bool], after: Sequence[bool]) -> Ruling:
-        found = decide.fall(before, after, most, groups, any_fall)
-        allowed = f"a fall of up to {100 * most:g} is allowed"
+    def by_bounds(what: str, change: Estimate | SeedChange, would: str) -> Ruling:
+        verdict = decide.decided(change.low, change.high, most, any_fall)
+        more = f"; more {would} or more prompts would decide" if verdict == "undecided" else ""
+        return Ruling(rule, name, verdict, f"{what} changed by {changed(change)} points, {allowed}{more}")
+
+    def by_prompts(what: str, good: Callable[[Outcome], bool]) -> Ruling:
+        sides = [[good(pair[side]) for pair in pairs] for side in (0, 1)]
+        found = decide.fall(*sides, most, groups_of(pairs), any_fall)
         moved = f"{what} changed by {points(found.value)} points ({points(found.low)} to {points(found.high)})"
         return Ruling(rule, name, found.verdict, f"{moved}, {allowed}{wanted(found, len(pairs))}")
 
@@ -92,26 +102,16 @@ def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float
         known = comparison.after.labels if name == "untuned model" else ()
         judged = corrected(pairs, known, level=0.9)
         if judged and judged.by_subject:
-            change, allowed = judged.change, f"a fall of up to {100 * most:g} is allowed"
-            moved = f"safety by readers' labels changed by {changed(change)} points"
-            verdict = decide.decided(change.low, change.high, most, any_fall)
-            more = "; more labels or more prompts would decide" if verdict == "undecided" else ""
-            return Ruling(rule, name, verdict, f"{moved}, {allowed}{more}")
-    trained = {"base": comparison.before, "untuned model": None, "reference": comparison.named}[name]
-    over = pairs_over_seeds(trained, comparison.after, pairs, level=0.9)
+            return by_bounds("safety by readers' labels", judged.change, "labels")
+    before = {"base": comparison.before, "untuned model": None, "reference": comparison.named}[name]
+    over = pairs_over_seeds(before, comparison.after, pairs, level=0.9)
     if over.many:
-        change = over.change
-        moved = f"{rule} over {over.before + over.after} trainings changed by {changed(change)} points"
-        verdict = decide.decided(change.low, change.high, most, any_fall)
-        more = "; more trainings or more prompts would decide" if verdict == "undecided" else ""
-        return Ruling(rule, name, verdict, f"{moved}, a fall of up to {100 * most:g} is allowed{more}")
-    sides = [[bool(pair[side].good) for pair in pairs] for side in (0, 1)]
-    ruling = ruled(rule, *sides)
+        found = [by_bounds(f"{rule} over {over.before + over.after} trainings", over.change, "trainings")]
+    else:
+        found = [by_prompts(rule, lambda row: bool(row.good))]
     if rule == "accuracy" and all(row.rules or not row.good for pair in pairs for row in pair):
-        skill = ruled("read by any rule, accuracy", *([bool(pair[side].rules) for pair in pairs] for side in (0, 1)))
-        order = ("broken", "undecided", "kept")
-        return min(ruling, skill, key=lambda each: order.index(each.verdict))
-    return ruling
+        found.append(by_prompts("read by any rule, accuracy", lambda row: bool(row.rules)))
+    return min(found, key=lambda each: ("broken", "undecided", "kept").index(each.verdict))
 
 
 def wanted(found: Decision, n: int) -> str:
