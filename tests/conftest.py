@@ -136,8 +136,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def copy_inputs(folder: Path) -> None:
-    """The embedded data, people's labels and runs.yaml, into a folder."""
-    for name in ("data/embedded", "data/annotations"):
+    """The embedded data, labels and trainings that are kept, and runs.yaml, into a folder."""
+    for name in ("data/embedded", "data/annotations", "metrics/runs/default"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "runs.yaml", folder)
 

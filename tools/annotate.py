@@ -84,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def write_sheet(responses: int, flips: bool) -> None:
+def write_sheet(responses: int, flips: bool = False) -> None:
     """Draw the responses, write sheet and key. A sheet that is there already may hold somebody's work: it is kept."""
     sheet = FOLDER / "sheet.csv"
     if sheet.exists():
