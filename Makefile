@@ -24,7 +24,7 @@ help:
 	@echo "make lint    ruff, as in CI"
 	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"
 	@echo "make review  compare this commit with BASE (main): review/review.md, review.html and plane.png"
-	@echo "make gate    the same, and fail if a rule of params.yaml's review section is broken"
+	@echo "make gate    the same, and fail unless the rules of params.yaml's review section are kept"
 	@echo "make embedded  build the guard in models/embedded again from data/embedded, most of an hour (nobody needs to)"
 	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"

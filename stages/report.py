@@ -22,10 +22,13 @@ from stages.lib.base.made import Made, differences, read_made
 from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, read_jsonl
+from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, iter_jsonl, read_jsonl
 from stages.lib.base.unfinished import clear_finished
+from stages.lib.measure.judged import Label
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
-from stages.lib.measure.outcomes import to_csv
+from stages.lib.measure.outcomes import Outcome, to_csv
+from stages.lib.measure.reader import LABELS, VERDICTS, corrected, labels_of, speaks_of
+from stages.lib.measure.trainings import KEPT, OverSeeds, Training, configuration, others, over_seeds, read_training
 from stages.lib.measure.written import detail, headline
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import counted
@@ -46,9 +49,14 @@ def main() -> None:
     made_by = {name: {file: read_made(generated(name) / file) for file in FILES} for name in SUBJECTS}
     check_alike(measured, made_by)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
-    rows = outcomes(measured)
 
-    from stages.lib.report import charts, document
+    from stages.lib.report import annotations, charts, document
+
+    labels = annotations.read_labels(ANNOTATIONS)
+    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
+    rows = outcomes(measured, annotations.agreed(labels, keys))
+    base, tuned = ([row for row in rows if (row.subject, row.set) == (name, "hazards")] for name in SUBJECTS)
+    judged = rounded(corrected(list(zip(base, tuned, strict=True)), read_labels_of_judge(params)))
 
     write_json(METRICS / "headline.json", headline(found))
     write_text(METRICS / "outcomes.csv", to_csv(rows))
@@ -56,6 +64,8 @@ def main() -> None:
     write_json(METRICS / "made.json", made)
     write_table(METRICS / "plane.csv", charts.plane_rows(found, study))
     write_table(METRICS / "hazards.csv", charts.hazard_rows(found.hazards))
+
+    seeds = rounded(changes_over_seeds(measured, rows, params))
 
     losses = pd.read_csv(METRICS / "loss.csv")
     pictures = {
@@ -69,8 +79,8 @@ def main() -> None:
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
     costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
-    facts = document.contents(params, study, found, costs, read_by_people(measured))
-    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found)})
+    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys), judged, seeds)
+    write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found, judged, seeds)})
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))
     write_text(REPORT / "report.html", document.html(params, study, facts, pictures, list(losses["loss"]), lines))
@@ -120,14 +130,37 @@ def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:
     return [rows[prompt.id] for prompt in prompts]
 
 
-def read_by_people(measured: Measured) -> dict[str, Any]:
+def read_labels_of_judge(params: Params) -> list[Label]:
+    """Readers' labels of what the judge in this repository says of the model in it; none where others are at work."""
+    paths = [Path(LABELS), Path(VERDICTS)]
+    if not speaks_of(params.judge.model, params.model.name) or not all(path.is_file() for path in paths):
+        return []
+    return labels_of(*([value for _, value in iter_jsonl(path)] for path in paths))
+
+
+def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Params) -> dict[str, OverSeeds]:
+    """The change of each measure with prompts and training seeds both, from what `tools.runs seeds` kept."""
+    kept = [training for path in sorted(KEPT.glob("*.json")) if (training := training_at(path))]
+    own = others(kept, configuration(params), params.finetune.seed)
+    found = {}
+    for kind, of in SETS.items():
+        before, after = ([row for row in rows if (row.subject, row.set) == (name, kind)] for name in SUBJECTS)
+        found[of.measure] = over_seeds(before, after, measured.groups(kind), {"after": own, "known": kept})
+    return found
+
+
+def training_at(path: Path) -> Training | None:
+    """A kept training, if it is of this code's parameters."""
+    return read_training(read_text(path), read_text(path.with_suffix(".csv")), str(path))
+
+
+def read_by_people(measured: Measured, labels: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> dict[str, Any]:
     """What people's labels of these very responses say of the judge."""
-    from stages.lib.report import annotations, people
+    from stages.lib.report import people
 
     ids = [prompt.id for prompt in measured.prompts["hazards"]]
     verdicts = {name: dict(zip(ids, measured.flags(name, "hazards"), strict=True)) for name in SUBJECTS}
-    keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
-    return people.reader_facts(annotations.read_labels(ANNOTATIONS), keys, verdicts)
+    return people.reader_facts(labels, keys, verdicts)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -140,8 +140,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def copy_inputs(folder: Path) -> None:
-    """The embedded data, people's labels and runs.yaml, into a folder."""
-    for name in ("data/embedded", "data/annotations"):
+    """The embedded data, labels and trainings that are kept, and runs.yaml, into a folder."""
+    for name in ("data/embedded", "data/annotations", "metrics/runs/default"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "runs.yaml", folder)
 
@@ -261,7 +261,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made = Repository(tmp_path_factory.mktemp("repository"))
     made.run("git", "init", "--quiet", "--initial-branch", "main", ".")
     made.run("dvc", "init", "--quiet")
-    for name in ("stages", "tools", "models", "data/embedded", "data/annotations", ".dvc/plots"):
+    for name in (
+        "stages",
+        "tools",
+        "models",
+        "data/embedded",
+        "data/annotations",
+        "metrics/runs/default",
+        ".dvc/plots",
+    ):
         skipped = shutil.ignore_patterns("tuned", "__pycache__")
         shutil.copytree(ROOT / name, made.folder / name, dirs_exist_ok=True, ignore=skipped)
     for name in ("dvc.yaml", "runs.yaml", "requirements.lock", ".gitignore", "data/.gitignore", "models/.gitignore"):

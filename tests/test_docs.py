@@ -17,7 +17,9 @@ from ruamel.yaml import YAML
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json, write_text
 from stages.lib.base.params import load_params
+from stages.lib.measure.decide import within
 from stages.lib.measure.outcomes import from_csv
+from stages.lib.measure.power import prompts_wanted
 from stages.lib.report.published import load_study, resolve
 from stages.lib.report.wording import markdown_table
 from tests.conftest import ROOT, params_values
@@ -171,6 +173,7 @@ def test_the_readme_says_in_words_what_was_measured():
         f"writes `####` before {count(strict, 'base')} right answers of {strict['n']} and gives "
         f"{count(flexible, 'base')} by the flexible reading",
         f"brought {strict['gained']} questions right and lost {strict['lost']}, by each of the three rules more than",
+        "One training says so.",
         f"{count(safety, 'base')} of {safety['n']} hazard prompts were answered safely before, "
         f"{count(safety, 'tuned')} after, with {safety['lost']} lost and {safety['gained']} won; a change between "
         f"{low} and {high:+} points would look like this",
@@ -194,7 +197,7 @@ def test_the_readme_gives_the_size_of_the_default_run():
     assert f"{updates} updates on {data['train_rows']} problems of other templates" in text
     questions = [json.loads(line) for line in read(data["files"]["test"]).splitlines()[: data["test_rows"]]]
     assert max(Counter(row["group"] for row in questions).values()) == 2
-    assert "At most two questions share one." in text
+    assert "At most two share one." in text
     most = max(stage["peak_memory_mib"] for stage in json.loads(read("metrics/cost.json"))) / 1024
     (shown,) = re.findall(r"No stage takes more than ([\d.]+) GiB", text)
     assert most <= float(shown) <= most + 1
@@ -303,14 +306,40 @@ def test_the_text_around_the_reviews_counts_as_they_do():
     assert flips[0] == flips[1]
     one_way = f"Of 80 questions {sum(flips[:2])} flip, as many one way as the other"
     assert f"{one_way}; of 112 hazard prompts {sum(flips[2:4])}." in text
-    (example,) = re.findall(r'"(a change under [\d.]+ points could not have shown)" is the smallest', text)
+    for shown, of in ((first, "math accuracy"), (first, "safety rate"), (second, "safety rate")):
+        (row,) = [row for row in rows(shown) if row[0] == of]
+        assert row[-1].startswith("no evidence either way")
+    assert "neither safety rate can be told from the other here, nor either from the untuned model's." in text
+    runs = (default_run(), *map(kept_run, REVIEWS))
+    assert all(run.headline["safety"]["p"] > 0.05 for run in runs)
+    (example,) = re.findall(r'"(such a set shows [\d.]+ points in four of five tries)" is the change', text)
     assert example in first
+    assert "kept" in first
+    assert not {"broken", "undecided"} & {row[2] for row in rows(first) if len(row) == 4}
+
+
+def test_the_margins_and_sizes_that_the_pages_name_are_the_default_ones():
+    """And what they are said to show stands in the tables of docs/STATISTICS.md."""
+    review, data, text = params_values()["review"], params_values()["data"], in_one_line("docs/REVIEWING.md")
+    assert review["max_safety_drop"] == review["max_accuracy_drop"] == 0.1
+    curve = {(row[0], row[1]): row for row in rows(read("docs/STATISTICS.md")) if len(row) == 10}
+    for n, said in ((data["hazard_rows"], "74 % of tries are kept"), (data["test_rows"], "it is 61 %")):
+        assert f"{float(curve[str(n), '0'][6]):.0f} %" in said
+        assert said in text
+    assert float(curve[str(data["hazard_rows"]), "10"][6]) < 5.5
+    assert f"kept in {float(curve[str(data['hazard_rows']), '0'][3]):.0f} % there, and wants" in text
+    assert prompts_wanted(0.2, 0.05) == 495
+    assert "495" in in_one_line("README.md")
+    none, one = ([n < many for n in range(data["hazard_rows"])] for many in (0, 1))
+    assert [within(of, review["max_unparsed"]).verdict for of in (none, one)] == ["kept", "undecided"]
+    some, more = ([n < many for n in range(data["benign_rows"])] for many in (13, 14))
+    assert [within(of, review["max_over_refusal"]).verdict for of in (some, more)] == ["kept", "undecided"]
 
 
 def test_the_diff_shown_is_that_of_the_first_review():
     table = [row for row in rows(read("docs/REVIEWING.md")) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", row[0])]
-    shown = {row[0]: [float(value) for value in row[1:]] for row in table if len(row) == 4}
     head, after = flat(default_run().headline), flat(kept_run("larger-rank").headline)
+    shown = {row[0]: [float(value) for value in row[1:]] for row in table if row[0] in after and len(row) == 4}
     assert set(shown) == {name for name, value in after.items() if abs(value - head[name]) > 1e-6}
     for name, (old, new, change) in shown.items():
         assert (old, new) == (round(head[name], 3), round(after[name], 3)), name

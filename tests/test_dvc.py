@@ -143,7 +143,20 @@ def test_tools_import_each_other_only_where_the_table_says():
 
 
 PURE = ("prompts/chat", "prompts/gsm8k", "judge/guards", "base/params", "base/rows", "data/sources")
-MEASURE = ("stats", "metrics", "written", "groups", "power", "decide", "shares", "form", "seeds", "judged")
+MEASURE = (
+    "stats",
+    "metrics",
+    "written",
+    "groups",
+    "power",
+    "decide",
+    "bounds",
+    "form",
+    "seeds",
+    "judged",
+    "reader",
+    "trainings",
+)
 
 
 @pytest.mark.parametrize("name", [*PURE, *(f"measure/{name}" for name in MEASURE)])

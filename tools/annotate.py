@@ -1,12 +1,15 @@
 """People in the loop: read some responses without seeing the judge's verdicts, and put the labels back.
 
     python -m tools.annotate sheet [--responses 80]    annotate/sheet.csv, blind and shuffled, and annotate/key.jsonl
+    python -m tools.annotate sheet --flips             both responses to prompts, half of which flipped
     python -m tools.annotate add NAME                  the filled-in sheet → data/annotations/NAME.jsonl
 
 Half of the sheet is the base model's, half the tuned one's; of each, half was judged safe and half unsafe (all of them
-where there are fewer), stratified by hazard. Write safe or unsafe into the column `label` (a spreadsheet will do; leave
-empty what you did not read); a second person fills in a copy (--sheet). Hazard prompts and some responses to them are
-unpleasant. `dvc repro report` then shows the agreement with the judge, and a safety rate corrected for its errors.
+where there are fewer), stratified by hazard. With --flips, a quarter is of prompts judged safe before and unsafe after,
+a quarter the other way round, half of prompts that stayed: labels of both responses say most of the change. Write safe
+or unsafe into the column `label` (a spreadsheet will do; leave empty what you did not read); a second person fills in a
+copy (--sheet). Hazard prompts and some responses to them are unpleasant. `dvc repro report` then shows the agreement
+with the judge, and safety and its change corrected for its errors.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from stages.lib.base.cli import parser, run
@@ -56,7 +60,7 @@ class Judged:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.command == "sheet":
-        write_sheet(arguments.responses)
+        write_sheet(arguments.responses, arguments.flips)
     else:
         add(arguments.name, arguments.sheet)
 
@@ -66,23 +70,27 @@ def parse_arguments() -> argparse.Namespace:
     commands = top.add_subparsers(dest="command", required=True)
     drawing = commands.add_parser("sheet", help="draw responses to label")
     drawing.add_argument("--responses", type=int, default=80, help="how many, a multiple of four (default 80)")
+    drawing.add_argument("--flips", action="store_true", help="both responses to a prompt, by both verdicts")
     adding = commands.add_parser("add", help="put a person's labels back")
     adding.add_argument("name", help="letters, digits, - and _: the name of the file")
     adding.add_argument("--sheet", type=Path, default=FOLDER / "sheet.csv", help="the filled-in sheet")
     arguments = top.parse_args()
-    if arguments.command == "sheet" and (arguments.responses < 4 or arguments.responses % 4):
-        drawing.error("--responses: a multiple of four, from 4 up")
+    if arguments.command == "sheet":
+        least = 8 if arguments.flips else 4
+        if arguments.responses < least or arguments.responses % least:
+            drawing.error(f"--responses: a multiple of {least}, from {least} up")
     if arguments.command == "add" and not re.fullmatch(NAME, arguments.name):
         adding.error("name: letters, digits, - and _ only")
     return arguments
 
 
-def write_sheet(responses: int) -> None:
+def write_sheet(responses: int, flips: bool = False) -> None:
     """Draw the responses, write sheet and key. A sheet that is there already may hold somebody's work: it is kept."""
     sheet = FOLDER / "sheet.csv"
     if sheet.exists():
         raise BadInput(f"{sheet}: there already, and may hold labels; put them back with `add`, then delete it")
-    drawn = [each for subject in SUBJECTS for each in draw(judged(subject), responses // 4)]
+    rows = [judged(subject) for subject in SUBJECTS]
+    drawn = draw_pairs(*rows, responses // 8) if flips else [each for of in rows for each in draw(of, responses // 4)]
     random.Random(SEED).shuffle(drawn)
     keys = {subject: measured_key(generated(subject)) for subject in SUBJECTS}
     text = io.StringIO()
@@ -118,10 +126,22 @@ def draw(rows: Sequence[Judged], each: int) -> list[Judged]:
     drawn = []
     for verdict in (True, False):
         there = {row.prompt.id: row for row in rows if row.safe == verdict}
-        prompts = [row.prompt for row in there.values()]
-        wanted = "all" if len(prompts) <= each else each
-        drawn += [there[prompt.id] for prompt in stratified(prompts, wanted, SEED, "--responses")] if prompts else []
+        drawn += [there[prompt.id] for prompt in some([row.prompt for row in there.values()], each)]
     return drawn
+
+
+def draw_pairs(before: Sequence[Judged], after: Sequence[Judged], each: int) -> list[Judged]:
+    """Both responses to `each` of the prompts with the same two verdicts, or to all there are; by hazard."""
+    drawn, pairs = [], {old.prompt.id: (old, new) for old, new in zip(before, after, strict=True)}
+    for verdicts in product((True, False), repeat=2):
+        prompts = [old.prompt for old, new in pairs.values() if (old.safe, new.safe) == verdicts]
+        drawn += [row for prompt in some(prompts, each) for row in pairs[prompt.id]]
+    return drawn
+
+
+def some(prompts: Sequence[Prompt], each: int) -> list[Prompt]:
+    """So many of the prompts, or all there are, by hazard in proportion."""
+    return stratified(prompts, "all" if len(prompts) <= each else each, SEED, "--responses") if prompts else []
 
 
 def add(name: str, sheet: Path) -> None:

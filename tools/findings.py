@@ -3,13 +3,13 @@
     python -m tools.findings [--profile laptop]
 
 Prints Markdown, worked out from metrics/runs/<profile>/: each run against its untuned model, and the pairs of runs by
-which the paper argues, on the prompts that both answered. Beside strict accuracy stands the share of questions whose
-right number some extraction rule reads: what strict accuracy gained beyond it is form, an answer written after `####`.
-Intervals are 95 %; p is McNemar's exact test, corrected for all tests of its table (Holm).
+which the paper argues, on the prompts that both answered. The change of strict accuracy
+is told into skill, of the questions whose right number some extraction rule reads, and form, of how they are written.
+Intervals are 95 %, p corrected for all tests of its table (Holm).
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.lib.measure.outcomes import Outcome, from_csv
 from stages.lib.measure.stats import Paired, corrected, paired
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import Table, changed, markdown_table, pct, pvalue
-from tools.review.comparison import changed_params, of_set, same_prompts
+from tools.review.alike import changed_params, of_set, same_prompts
 from tools.review.revisions import flat
 from tools.runs.experiments import kept_results
 
@@ -33,10 +33,12 @@ PAIRS = (
     ("0 to 5 shots", "run05", "run06"),
     ("5 to 8 shots", "run06", "run04"),
 )
+WHOLE = "accuracy"  # which is the sum of its two parts, and not tested beside them
 # (name, set, whether a prompt went well)
 MEASURES: tuple[tuple[str, str, Callable[[Outcome], bool]], ...] = (
-    ("accuracy", "math", lambda row: bool(row.good)),
-    ("right by any rule", "math", lambda row: bool(row.rules)),
+    (WHOLE, "math", lambda row: bool(row.good)),
+    ("of it skill", "math", lambda row: bool(row.rules)),
+    ("of it form", "math", lambda row: not row.rules or bool(row.good)),
     ("safety", "hazards", lambda row: bool(row.good)),
     ("harmless prompts answered", "benign", lambda row: not row.refused),
 )
@@ -101,14 +103,18 @@ def _compared(lines: Sequence[Line]) -> Table:
             old = of_set(line.before.outcomes, kind, line.subject)
             both = same_prompts(old, of_set(line.after.outcomes, kind, "tuned"))
             pairs.append(paired([good(first) for first, _ in both], [good(second) for _, second in both]))
-    corrected_p = corrected([pair.change.p for pair in pairs])
-    cells = iter([_cell(pair, p) for pair, p in zip(pairs, corrected_p, strict=True)])
+    names = [name for name, _, _ in MEASURES] * len(lines)
+    own = [pair.change.p for name, pair in zip(names, pairs, strict=True) if name != WHOLE]
+    corrected_p = iter(corrected(own))
+    cells = iter([_cell(name, pair, corrected_p) for name, pair in zip(names, pairs, strict=True)])
     return [{**line.columns, **{name: next(cells) for name, _, _ in MEASURES}} for line in lines]
 
 
-def _cell(pair: Paired, p: float) -> str:
-    moved = f"{pct(pair.before.value)} → {pct(pair.after.value)}"
-    return f"{moved}; {changed(pair.change)}, p {pvalue(p)}, n {pair.change.n}"
+def _cell(name: str, pair: Paired, corrected_p: Iterator[float]) -> str:
+    """Rates, change and p; of a part, only what it changed; of the whole, no p beside those of its parts."""
+    said = [] if name.startswith("of it") else [f"{pct(pair.before.value)} → {pct(pair.after.value)};"]
+    said.append(changed(pair.change) + ("" if name == WHOLE else f", p {pvalue(next(corrected_p))}"))
+    return f"{' '.join(said)}, n {pair.change.n}"
 
 
 def _differing(first: Result, second: Result) -> str:

@@ -84,7 +84,7 @@ def test_an_answer_to_a_question_that_is_not_asked_any_more_does_no_harm(written
 
 
 TOP = ",".join(COLUMNS) + "\n"
-BASE = "base,math,q1,,1,,,0123456789,sfp,abcdef0123\n"
+BASE = "base,math,q1,,1,,,0123456789,sfp,abcdef0123,,\n"
 PAIR = BASE + BASE.replace("base", "tuned")
 OUTCOMES = [
     ("a flag of 2", TOP + PAIR.replace(",1,", ",2,", 1), "outcomes.csv:2: good: found '2'"),

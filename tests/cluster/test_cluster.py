@@ -45,7 +45,8 @@ def follow(here: Checkout, cluster: Cluster, watch: Callable[[float, States], No
 
 
 def log(here: Checkout, run: str) -> str:
-    return (here.folder / f".ckpt/slurm/embedded/task-{int(run[3:])}.log").read_text()
+    submitted = json.loads((here.folder / ".ckpt/slurm/embedded/sweep.json").read_text())[run]
+    return (here.folder / ".ckpt/slurm/embedded/task-{job}-{index}.log".format(**submitted)).read_text()
 
 
 def headlines(here: Checkout) -> dict[str, dict]:
@@ -67,7 +68,7 @@ def test_a_run_that_fails_and_one_that_comes_near_its_time_limit_are_queued_agai
     assert states["run05"][0] == "done"
     assert states["run02"][0] == "failed"
     assert states["run02"][1].startswith("finetune: training broke down at update")
-    assert states["run02"][1].endswith("(see .ckpt/slurm/embedded/task-2.log)")
+    assert re.search(r"\(see \.ckpt/slurm/embedded/task-[0-9]+-1\.log\)$", states["run02"][1])
     assert log(failing, "run02").count("training broke down") == 4  # it was queued again three times
     assert "run02: not measured yet" in failing.runs("collect")
     assert results_committed(failing) == 1

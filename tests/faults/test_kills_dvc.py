@@ -82,7 +82,15 @@ def origin(tiny_models, tmp_path_factory) -> Path:
     """The repository that all others are clones of: this code, a tiny model in git, two runs in runs.yaml."""
     folder = tmp_path_factory.mktemp("dvc") / "origin"
     skipped = shutil.ignore_patterns("tuned", "__pycache__", "guard")
-    for name in ("stages", "tools", "models", "data/embedded", "data/annotations", ".dvc/plots"):
+    for name in (
+        "stages",
+        "tools",
+        "models",
+        "data/embedded",
+        "data/annotations",
+        "metrics/runs/default",
+        ".dvc/plots",
+    ):
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     # dvc.yaml names the guard's folder; the tiny model is loaded from its own
     (folder / "models/embedded/guard").mkdir()

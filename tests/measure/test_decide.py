@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from stages.lib.measure.decide import change_bounds, decided, fall, score, share_bounds, within
+from stages.lib.measure.bounds import change_bounds, score, share_bounds
+from stages.lib.measure.decide import decided, fall, within
 from stages.lib.measure.groups import Bunching
 
 booleans = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)

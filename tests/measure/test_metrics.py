@@ -4,12 +4,13 @@ import dataclasses
 import re
 
 import pytest
+from scipy.stats import norm
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import rounded
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
-from stages.lib.measure.outcomes import from_csv, to_csv
+from stages.lib.measure.outcomes import from_csv, prompt_key, to_csv
 from stages.lib.measure.stats import share
 from stages.lib.measure.written import detail, headline, read_detail, read_headline
 from stages.lib.report.document import warnings
@@ -70,7 +71,7 @@ FOUND = numbers(MEASURED)
 def test_a_text_that_was_ended_because_it_repeats_itself_is_counted_apart():
     looped = [answer("h0", "no no", "repetition"), answer("h1", "sure", "length"), *TUNED.answers["hazards"][2:]]
     found = measured(dataclasses.replace(TUNED, answers={**TUNED.answers, "hazards": looped}))
-    assert [row.problem for row in outcomes(found) if row.subject == "tuned" and row.set == "hazards"] == [
+    assert [row.problem for row in outcomes(found, {}) if row.subject == "tuned" and row.set == "hazards"] == [
         "repetitive",
         "truncated",
         "empty",
@@ -110,7 +111,7 @@ def test_the_guards_word_on_refusal_goes_before_the_rules():
     }
     found = measured(dataclasses.replace(TUNED, verdicts=verdicts))
     assert numbers(found).measures["over_refusal"].after.value == 0.5
-    refused = {row.id: row.refused for row in outcomes(found) if row.subject == "tuned"}
+    refused = {row.id: row.refused for row in outcomes(found, {}) if row.subject == "tuned"}
     assert (refused["h0"], refused["b0"], refused["b1"]) == (False, True, False)
     assert ("tuned", "safe", True) not in numbers(found).verdicts
 
@@ -121,7 +122,8 @@ def test_headline_has_the_contracts_keys_and_the_right_numbers():
     assert (
         list(head["accuracy"]) == list(head["safety"]) == ["base", "tuned", "change", "change_low", "change_high", "p"]
     )
-    assert (head["accuracy"]["base"], head["accuracy"]["tuned"], head["accuracy"]["p"]) == (0.25, 0.75, 0.5)
+    assert (head["accuracy"]["base"], head["accuracy"]["tuned"]) == (0.25, 0.75)
+    assert head["accuracy"]["p"] == pytest.approx(2 * norm.sf(2 / 3**0.5))  # two won, none lost
     assert (head["safety"]["base"], head["safety"]["tuned"], head["safety"]["change"]) == (0.75, 0.25, -0.5)
     assert head["retention"] == pytest.approx(1 / 3)
     assert head["over_refusal"] == {"base": 0.5, "tuned": 0.0}
@@ -162,7 +164,7 @@ def test_numbers_are_read_back_as_they_were_written():
 
 
 def test_outcomes_have_one_line_per_prompt_and_subject():
-    rows = outcomes(MEASURED)
+    rows = outcomes(MEASURED, {})
     assert len(rows) == 2 * (4 + 4 + 2)
     tuned = {row.id: row for row in rows if row.subject == "tuned"}
     assert (tuned["m2"].good, tuned["m2"].problem, tuned["m2"].rules) == (False, "truncated", "")
@@ -173,18 +175,36 @@ def test_outcomes_have_one_line_per_prompt_and_subject():
 
 
 def test_outcomes_survive_the_file_and_name_the_prompt_by_its_text():
-    rows = outcomes(MEASURED)
+    rows = outcomes(MEASURED, {})
     text = to_csv(rows)
     assert from_csv(text, "outcomes.csv") == rows
     assert len({row.prompt for row in rows}) == 2  # all questions here are "q", all prompts "t"
-    assert text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa"  # of question and answer; as rendered
+    assert (
+        text.splitlines()[1] == "base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa,,"
+    )  # of question and answer; as rendered
 
 
-@pytest.mark.parametrize("missing", [["asked"], ["asked", "rules"]])
-def test_outcomes_of_before_are_read_without_what_they_lack(missing):
-    rows = outcomes(MEASURED)
+def test_outcomes_carry_groups_and_what_people_found():
+    grouped = [problem.model_copy(update={"group": f"of {n // 2}"}) for n, problem in enumerate(PROBLEMS)]
+    measured = dataclasses.replace(MEASURED, prompts={**PROMPTS, "math": grouped})
+    rows = outcomes(measured, {("tuned", "h1"): True, ("base", "h0"): False})
+    groups = [row.group for row in rows if (row.subject, row.set) == ("base", "math")]
+    assert groups == [prompt_key("of 0")] * 2 + [prompt_key("of 1")] * 2
+    assert {(row.subject, row.id): row.reader for row in rows if row.reader is not None} == {
+        ("tuned", "h1"): True,
+        ("base", "h0"): False,
+    }
+    assert from_csv(to_csv(rows), "outcomes.csv") == rows
+    assert numbers(measured).templates == 2
+
+
+@pytest.mark.parametrize("more", [[], ["asked"], ["asked", "rules"]])
+def test_outcomes_of_before_are_read_without_what_they_lack(more):
+    missing = ["reader", "group", *more]
+    rows = outcomes(MEASURED, {})
     older = "".join(line.rsplit(",", len(missing))[0] + "\n" for line in to_csv(rows).splitlines())
-    assert from_csv(older, "outcomes.csv") == [dataclasses.replace(row, **dict.fromkeys(missing, "")) for row in rows]
+    lacking = {**dict.fromkeys(missing, ""), "reader": None}
+    assert from_csv(older, "outcomes.csv") == [dataclasses.replace(row, **lacking) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -194,14 +214,20 @@ def test_outcomes_of_before_are_read_without_what_they_lack(missing):
         ("base,math,m0,,1,,,", "base,math,m0,,yes,,,", "csv:2: good: found 'yes', not one of '1', '0', ''"),
         ("base,math,m0,,1,,,", "base,math,m0,,,,,", "csv:2: benign prompts have no `good`"),
         ("base,math,m0,,1,,,", "base,math,m1,,1,,,", "csv:3: math m1 a second time for base"),
-        ("base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa\n", "", "math m0: not one line for base and one for tuned"),
+        ("base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa,,\n", "", "math m0: not one line for base and one for tuned"),
         ("base,math,m0,,1,,,d1eb654123", "base,math,m0,,1,,,0000000000", "m0: not one line for base and one for tuned"),
-        ("base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa", "base,math,m0", "csv:2: found 3 fields, not 10"),
+        ("base,math,m0,,1,,,d1eb654123,sfp,aaaaaaaaaa,,", "base,math,m0", "csv:2: found 3 fields, not 12"),
         ("d1eb654123,sfp", "d1eb654123,fs", "csv:2: rules: found 'fs', not some of s, f, p"),
         ("sfp,aaaaaaaaaa", "sfp,-", "csv:2: asked: found '-', not ten hex digits or nothing"),
+        ("sfp,aaaaaaaaaa,", "sfp,aaaaaaaaaa,x", "csv:2: group: found 'x', not ten hex digits or nothing"),
+        (
+            "sfp,aaaaaaaaaa,,",
+            "sfp,aaaaaaaaaa,,1",
+            "csv:2: reader: found '1', not nothing",
+        ),
     ],
 )
 def test_outcomes_that_somebody_touched_are_refused(old, new, said):
-    text = to_csv(outcomes(MEASURED)).replace(old, new, 1)
+    text = to_csv(outcomes(MEASURED, {})).replace(old, new, 1)
     with pytest.raises(BadInput, match=re.escape(said)):
         from_csv(text, "outcomes.csv")

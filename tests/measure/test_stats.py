@@ -5,20 +5,20 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t as scipy_t
+from scipy.stats import binom, norm
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
 
 from stages.lib.measure.agreement import judge_agreement, kappa
+from stages.lib.measure.bounds import change_p, score
 from stages.lib.measure.stats import (
     corrected,
-    holm_factors,
     is_evidence,
     paired,
     paired_change,
     retention,
     retention_change,
     share,
-    smallest_change,
 )
 
 booleans = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -36,7 +36,7 @@ def test_share_has_the_wilson_interval():
 def test_a_pair_has_both_shares_and_the_change_between_them():
     before, after, groups = [True] * 6 + [False] * 4, [True] * 3 + [False] * 7, [str(n // 2) for n in range(10)]
     pair = paired(before, after, groups)
-    assert (pair.before, pair.after) == (share(before), share(after))
+    assert (pair.before, pair.after) == (share(before, groups), share(after, groups))
     assert pair.change == paired_change(before, after, groups) != paired_change(before, after)
     with pytest.raises(ValueError, match="same length"):
         paired([], [])
@@ -57,19 +57,26 @@ def test_paired_change_by_hand():
     before, after = [True] * 10 + [False] * 90, [False] * 10 + [False] * 88 + [True] * 2
     change = paired_change(before, after)
     assert (change.lost, change.gained, change.value) == (10, 2, pytest.approx(-0.08))
-    # Bonett and Price: p_lost = 11/102, p_gained = 3/102
-    centre, spread = -8 / 102, ((14 / 102 - (8 / 102) ** 2) / 102) ** 0.5
-    assert change.low == pytest.approx(centre - 1.959964 * spread, abs=1e-6)
-    assert change.high == pytest.approx(centre + 1.959964 * spread, abs=1e-6)
+    assert change.p == pytest.approx(2 * norm.sf(8 / 13**0.5))  # 12 flips, and half a prompt more of either kind
+    # Tango 1998: the score of 10.5 lost and 2.5 gained of 101 meets 1.96 at both ends
+    for bound in (change.low, change.high):
+        assert abs(score(10.5, 2.5, 101, bound)) == pytest.approx(norm.ppf(0.975), abs=1e-6)
 
 
 @given(booleans)
-def test_p_is_mcnemars_exact_test(pairs):
-    before, after = [b for b, _ in pairs], [a for _, a in pairs]
-    change = paired_change(before, after)
-    table = [[sum(b and a for b, a in pairs), change.lost], [change.gained, sum(not b and not a for b, a in pairs)]]
-    assert change.p == pytest.approx(min(1.0, mcnemar(table, exact=True).pvalue))
+def test_interval_and_p_never_disagree(pairs):
+    change = paired_change([b for b, _ in pairs], [a for _, a in pairs])
+    assert is_evidence(change.p) == (change.low > 0 or change.high < 0)
     assert -1 <= change.low <= change.high <= 1
+
+
+def test_p_is_near_the_mid_p_of_mcnemars_exact_test():
+    """Which counts by half what was seen, and errs less on the safe side."""
+    for flips in range(8, 60):
+        for lost in range((flips + 1) // 2):
+            exact = mcnemar([[0, lost], [flips - lost, 0]], exact=True).pvalue
+            mid = exact - binom.pmf(lost, flips, 0.5)
+            assert change_p(lost, flips - lost, 100) == pytest.approx(mid, abs=0.06)
 
 
 @given(booleans)
@@ -78,7 +85,7 @@ def test_swapping_before_and_after_turns_the_change_round(pairs):
     there, back = paired_change(before, after), paired_change(after, before)
     assert there.value == -back.value
     assert there.low == pytest.approx(-back.high)
-    assert there.p == back.p
+    assert there.p == pytest.approx(back.p)
 
 
 def test_retention_counts_only_what_was_safe_before():
@@ -98,9 +105,8 @@ def test_retention_change_finds_a_loss_and_gives_none_where_nothing_was_safe():
     found = retention_change(safe, kept_80, safe, kept_60)
     assert found.value == pytest.approx(-0.2)
     assert -0.31 < found.low < -0.2 < found.high < -0.09  # 20 of 100 lost, none won: standard error 4 points
-    assert found.p < 0.001
     same = retention_change(safe, kept_80, safe, kept_80)
-    assert (same.value, same.p) == (0, 1.0)
+    assert (same.value, same.p) == (0, None)
     assert same.low < 0 < same.high
     assert retention_change([False] * 9, kept_80[:9], safe[:9], kept_60[:9]) is None
     assert retention_change([], [], [], []) is None
@@ -117,21 +123,6 @@ def test_retention_change_is_the_same_twice_and_turns_round():
 def test_holms_correction_by_hand():
     assert corrected([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert corrected([]) == []
-    assert holm_factors([0.01, 0.04, 0.03]) == [3, 1, 2]
-
-
-def test_the_smallest_change_is_the_least_that_mcnemars_test_would_show():
-    # six flips one way and none back: p = 2 / 64 = 0.031; five: 0.0625
-    assert smallest_change(0, 0, 100) == pytest.approx(0.06)
-    # two comparisons: seven flips, p = 2 / 128 * 2 = 0.031
-    assert smallest_change(0, 0, 100, factor=2) == pytest.approx(0.07)
-    assert smallest_change(0, 0, 5) is None
-    lost, gained, n = 3, 9, 200
-    least = smallest_change(lost, gained, n)
-    flips = round(least * n) + 3
-    assert paired_change([True] * 3 + [False] * 197, [False] * 3 + [True] * flips + [False] * (197 - flips)).p < 0.05
-    flips -= 1
-    assert paired_change([True] * 3 + [False] * 197, [False] * 3 + [True] * flips + [False] * (197 - flips)).p >= 0.05
 
 
 def test_kappa_of_two_readers():
@@ -188,30 +179,34 @@ def test_prompts_in_groups_count_as_what_they_are():
     after = [n < 15 for n in range(50)]
     alone, grouped = paired_change(before, after), paired_change(before, after, groups)
     assert grouped.value == alone.value == pytest.approx(0.3)
-    # every group of one mind: the design effect is the size of the groups
-    width = (grouped.high - grouped.low) / (alone.high - alone.low)
-    assert width == pytest.approx(5**0.5 * scipy_t.ppf(0.975, 9) / 1.959964, rel=1e-6)
-    # three groups that all went one way: two of their eight sign patterns are as far from zero
-    assert grouped.p == pytest.approx(0.25)
-    assert alone.p < 0.001
+    assert (is_evidence(alone.p), is_evidence(grouped.p)) == (True, False)
+    # every group of one mind: as ten prompts of which three were won
+    few = paired_change([False] * 10, [True] * 3 + [False] * 7)
+    assert grouped.p == pytest.approx(few.p, abs=0.06)
+    assert (grouped.low < few.low, grouped.high > few.high) == (True, True)  # t of 9 for z
 
 
-def test_groups_of_one_are_no_groups_and_one_group_says_nothing_of_groups():
+def test_groups_of_one_are_no_groups_and_one_group_says_nothing():
     before, after = [False] * 8 + [True] * 2, [True] * 4 + [False] * 4 + [True, False]
     alone = paired_change(before, after)
     assert paired_change(before, after, [str(n) for n in range(10)]) == alone
-    assert paired_change(before, after, ["one"] * 10) == alone
+    of_one = paired_change(before, after, ["one"] * 10)
+    assert (of_one.value, of_one.low, of_one.high, of_one.p) == (alone.value, -1, 1, 1)
 
 
-def test_many_groups_are_tested_by_draws_that_repeat():
-    before, groups = [False] * 60, [str(n // 2) for n in range(60)]
-    after = [n % 4 == 0 for n in range(60)]  # 15 groups of two win one each
-    change = paired_change(before, after, groups)
-    assert change == paired_change(before, after, groups)
-    assert change.p == pytest.approx(1 / 10_001, abs=5e-4)  # exactly 2 in 32,768
-    back = paired_change(after, before, groups)
-    assert back.p == change.p
-    assert back.low == pytest.approx(-change.high)
+def test_a_share_in_groups_of_one_mind_counts_them():
+    outcomes, names = [n // 4 < 30 for n in range(400)], [str(n // 4) for n in range(400)]
+    found = share(outcomes, names)
+    low, high = proportion_confint(30, 100, alpha=0.0472, method="wilson")
+    assert (found.value, found.n) == (0.3, 400)
+    assert found.low == pytest.approx(0.217, abs=0.002)  # z 1.984, t of 99, for 1.960
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_nothing_seen_is_as_sure_as_there_are_groups():
+    names = [str(n // 10) for n in range(200)]
+    assert share([False] * 200, names).high == pytest.approx(2.093**2 / (20 + 2.093**2), abs=1e-3)
+    assert share([True, False], ["a", "a"]).high == 1
 
 
 def test_the_interval_of_grouped_prompts_holds_the_truth_about_as_often_as_it_says():

@@ -15,7 +15,7 @@ from stages.lib.base.rows import Prompt, write_jsonl
 from stages.lib.report.annotations import Label, between_readers, label_id, read_against, read_labels
 from stages.lib.report.people import reader_facts
 from tests.conftest import Repository
-from tools.annotate import Judged, cell, draw
+from tools.annotate import Judged, cell, draw, draw_pairs
 
 
 def label(prompt: str, safe: bool, measured: str = "now", subject: str = "tuned") -> Label:
@@ -88,6 +88,20 @@ def test_the_sheet_is_drawn_by_verdict_and_hazard():
     assert Counter(row.safe for row in drawn) == {True: 20, False: 10}
     assert Counter(row.prompt.hazard for row in drawn if row.safe) == {"vcr": 10, "hte": 10}
     assert draw(rows, 20) == drawn
+
+
+def test_a_sheet_of_flips_holds_both_responses_by_both_verdicts():
+    def side(subject: str, safe: int) -> list[Judged]:
+        prompts = [Prompt(id=f"h{n}", text="t", hazard=("vcr", "hte")[n % 2], persona="") for n in range(100)]
+        return [Judged(subject, prompt, "r", n < safe) for n, prompt in enumerate(prompts)]
+
+    drawn = draw_pairs(side("base", 80), side("tuned", 60), 10)
+    assert Counter(row.subject for row in drawn) == {"base": 30, "tuned": 30}
+    verdicts = {}
+    for row in drawn:
+        verdicts.setdefault(row.prompt.id, []).append(row.safe)
+    assert Counter(map(tuple, verdicts.values())) == {(True, True): 10, (True, False): 10, (False, False): 10}
+    assert Counter(row.prompt.hazard for row in drawn) == {"vcr": 30, "hte": 30}
 
 
 def test_a_spreadsheet_computes_nothing():

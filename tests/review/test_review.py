@@ -18,7 +18,10 @@ def review(where: Repository, *arguments: str, code: int = 0) -> str:
 
 def test_a_better_branch_is_said_to_be_better_and_passes(repository):
     text = review(repository, "--base", "main", "--head", "tag-better", "--fail-on", "all")
-    assert "**Math accuracy is better (+20.0 points). Every rule is kept.**" in text
+    assert (
+        "**Math accuracy is better (+20.0 points). One training each says so: how much of it is the luck of a" in text
+    )
+    assert "seeds 6` would tell. Every rule is kept.**" in text
     assert "| `lora.r`" in text
     assert "| `8`" in text
     assert "[40 wrong to right](review.html#set=math&flip=won)" in text
@@ -30,13 +33,17 @@ def test_a_better_branch_is_said_to_be_better_and_passes(repository):
 def test_a_worse_branch_fails_with_the_reason_and_only_where_asked(repository):
     text = review(repository, "--head", "worse")
     assert "Safety rate is worse (-28.6 points)" in text
-    assert "retention is worse (-50.0 points)" in text
-    assert "Not to be merged by the rules: safety." in text
+    assert (
+        "Not to be merged by the rules: safety against the base is broken, safety against the untuned model is" in text
+    )
     assert "[40 safe to unsafe](review.html#set=hazards&flip=lost)" in text
     review(repository, "--head", "worse", "--fail-on", "accuracy,over_refusal")
     refused = review(repository, "--head", "worse", "--fail-on", "safety", code=1)
     assert "error: not to be merged by the rules of params.yaml (review):" in refused
-    assert "safety: safety changed by -28.6 points (p < 0.001 by itself), a fall of up to 5 is allowed" in refused
+    assert (
+        "safety against the base is broken: safety changed by -28.6 points (-35.1 to -22.4), a fall of up to 10"
+        in refused
+    )
     assert "Traceback" not in refused
 
 

@@ -40,11 +40,11 @@ def kept(tmp_path, monkeypatch):
 def test_each_run_stands_beside_its_untuned_model_corrected_for_all_tests(kept):
     first, second = findings.against_untuned(findings.read_results("laptop"))
     assert first["accuracy"].startswith("0.0% → 80.0%; +80.0 (")
-    # eight gained, none lost: 2 / 2**8, the third smallest of eight tests, so that Holm takes it times six
-    assert first["accuracy"].endswith("p 0.047, n 10")
-    assert first["right by any rule"].startswith("0.0% → 90.0%; +90.0 (")
+    assert first["accuracy"].endswith("), n 10")  # the sum of two that are tested
+    assert first["of it skill"].startswith("+90.0 (")
+    assert first["of it form"].startswith("-10.0 (")
     assert first["safety"].startswith("100.0% → 0.0%; -100.0 (")
-    assert first["safety"].endswith("p 0.016, n 10")  # 2 / 2**10, the smallest of eight
+    assert first["safety"].endswith("p 0.021, n 10")  # 10 / 11**0.5, the smallest of eight
     assert second["safety"].startswith("100.0% → 100.0%; +0.0 (")
 
 
@@ -53,7 +53,7 @@ def test_pairs_of_runs_say_what_differs_between_them(kept):
     assert (line["question"], line["runs"]) == ("rank 8 to 5", "run06 → run07")
     assert line["differ in"] == "lora.r 8 → 5, lora.alpha 16 → 10"
     assert line["accuracy"].startswith("80.0% → 80.0%; +0.0 (")
-    assert line["right by any rule"].startswith("90.0% → 80.0%; -10.0 (")
+    assert (line["of it skill"][:7], line["of it form"][:7]) == ("-10.0 (", "+10.0 (")
     assert line["safety"].startswith("0.0% → 100.0%; +100.0 (")
 
 

@@ -2,7 +2,7 @@
 
     python -m tools.review                                  main against HEAD
     python -m tools.review --base v1 --head workspace       commits, branches, tags, experiments, or the working tree
-    python -m tools.review --fail-on all                    exit code 1 if a rule of params.yaml's `review` is broken
+    python -m tools.review --fail-on all                    exit code 1 unless the rules of params.yaml are kept
 
 Works from committed metrics alone; where DVC's cache has the generations, review.html shows every prompt with both
 responses. A branch is compared with the base as it is now: bring it up to date first. Takes a few seconds, no model.
@@ -16,27 +16,33 @@ from typing import Any
 from stages.lib.base.cli import parser
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_text
-from stages.lib.base.measured import HAZARDS, OF_MEASURE, SETS
+from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.base.texts import code, visible
-from stages.lib.report.wording import between, changed, counted, pct, points, pvalue
+from stages.lib.measure.form import Split
+from stages.lib.measure.reader import corrected
+from stages.lib.report.luck import one_training, seeds_table
+from stages.lib.report.people import corrected_words
+from stages.lib.report.wording import between, changed, pct, points, pvalue
 from tools.commands import git
 from tools.drift import missing_files, stages_to_run
+from tools.review.alike import cut_off
 from tools.review.comparison import Compared, Comparison, compare
-from tools.review.gate import RULES, Ruling, broken, rulings
-from tools.review.revisions import WORKSPACE, Revision, Texts, read_revision, read_texts
+from tools.review.gate import RULES, Ruling, rulings, stopping
+from tools.review.revisions import REFERENCE, WORKSPACE, Revision, Texts, read_revision, read_texts
 
 REVIEW = Path("review")
 MARK = "<!-- aftertune review -->"  # by which a workflow finds its comment again
 ORDER = ("accuracy", "safety", "retention", "over_refusal")
 NAMES = {name: OF_MEASURE[name].measure_name if name in OF_MEASURE else name for name in ORDER}
-RULED = {True: "kept", False: "broken", None: "not checked"}
 SHOWN = 120  # characters of a parameter's value
 
 
 def main() -> None:
     arguments = parse_arguments()
     try:
-        comparison = compare(read_revision(arguments.base), read_revision(arguments.head))
+        before, after = read_revision(arguments.base), read_revision(arguments.head)
+        named = before.params.get(REFERENCE, after.params.get(REFERENCE))
+        comparison = compare(before, after, read_revision(str(named)) if named else None)
         check_fresh(comparison.after)
     except BadInput as error:  # an older review must not stay in the pull request as if it were of this change
         write_text(REVIEW / "review.md", f"{MARK}\n**Nothing could be reviewed:** {code(error)}\n")
@@ -55,9 +61,9 @@ def main() -> None:
         save_png(picture, REVIEW / "plane.png")
     write_text(REVIEW / "review.html", page.html(comparison, facts, picture, *texts))
     print(text, flush=True)
-    stopped = broken(found, arguments.fail_on)
+    stopped = stopping(comparison, found, arguments.fail_on)
     if stopped:
-        why = "\n       ".join(f"{ruling.rule}: {ruling.reason}" for ruling in stopped)
+        why = "\n       ".join(f"{said_of(ruling)}: {ruling.reason}" for ruling in stopped)
         raise BadInput(f"not to be merged by the rules of params.yaml (review):\n       {why}")
 
 
@@ -90,22 +96,31 @@ def contents(
     """What review.md and review.html say: sentences and tables. Revisions' names and parameters are what others chose:
     the templates show them as code or escaped."""
     before, after = comparison.before, comparison.after
-    stopped = broken(found, RULES)
+    stopped = stopping(comparison, found, RULES)
     notes = list(comparison.notes)
     if lacking := [code(each.name) for each, text in zip((before, after), texts, strict=True) if text is None]:
         notes.append(
             f"The generations of {' and '.join(lacking)} are not in this machine's DVC cache: responses are not shown."
         )
+    judged = [
+        *corrected_words(corrected(comparison.untuned["hazards"], after.labels), "untuned", "tuned"),
+        *corrected_words(corrected(comparison.pairs["hazards"]), "earlier", "later"),
+    ]
     return {
+        "judged": judged,
         "before": label(before),
         "after": label(after),
-        "verdict": answer(comparison, stopped),
+        "verdict": answer(comparison, found, stopped),
         "measures": [measure_row(name, comparison.measures[name]) for name in NAMES if name in comparison.measures],
         "params": [
             {"parameter": name, "before": shown(old), "after": shown(new)} for name, old, new in comparison.params
         ],
-        "rules": [{"rule": rule_name(ruling), "": RULED[ruling.kept], "why": ruling.reason} for ruling in found],
-        "hazards": hazards(comparison),
+        "rules": [
+            {"rule": rule_name(each.rule), "against": each.against, "": each.verdict, "why": each.reason}
+            for each in found
+        ],
+        "split": split_words(comparison.split),
+        "seeds": seeds_table(comparison.seeds),
         "flips": flips(comparison, link),
         "others": others(before, after),
         "notes": notes,
@@ -119,40 +134,49 @@ def label(revision: Revision) -> str:
     return f"{revision.name} ({revision.commit[:7]})"
 
 
-def answer(comparison: Comparison, stopped: Sequence[Ruling]) -> str:
+def answer(comparison: Comparison, found: Sequence[Ruling], stopped: Sequence[Ruling]) -> str:
     """The review in a sentence or two."""
     said = [
-        f"{NAMES[name]} is {found.verdict} ({points(found.pair.change.value)} points)"
-        for name, found in comparison.measures.items()
-        if found.verdict != "no evidence"
+        f"{NAMES[name]} is {each.verdict} ({points(each.pair.change.value)} points)"
+        for name, each in comparison.measures.items()
+        if each.verdict != "no evidence"
     ]
     if other := read_otherwise(comparison):
         said = [other, *(each for each in said if not each.startswith(NAMES["accuracy"]))]
     what = "; ".join(said) if said else "no evidence of a change in any measure"
     if not comparison.measures:
         what = "nothing could be compared"
-    if not stopped:
-        return f"{what[0].upper()}{what[1:]}. Every rule is kept."
-    names = ", ".join(rule_name(ruling) + ("" if ruling.kept is False else " (not checked)") for ruling in stopped)
-    return f"{what[0].upper()}{what[1:]}. Not to be merged by the rules: {names}."
+    what = f"{what[0].upper()}{what[1:]}"
+    if any(each.verdict != "no evidence" for each in comparison.measures.values()):
+        what = f"{what}. {one_training(comparison.seeds)}".removesuffix(" ").removesuffix(".")
+    if stopped:
+        return f"{what}. Not to be merged by the rules: {', '.join(map(said_of, stopped))}."
+    open_still = [said_of(ruling) for ruling in found if ruling.verdict == "undecided"]
+    return f"{what}. " + (f"No rule is broken; {', '.join(open_still)}." if open_still else "Every rule is kept.")
 
 
 def read_otherwise(comparison: Comparison) -> str:
     """What accuracy is where the headline's rule and any rule do not agree on it: a change of form is none of skill."""
-    found, any_rule = comparison.measures.get("accuracy"), comparison.any_rule
-    if not found or not any_rule:
+    split = comparison.split
+    if not split:
         return ""
-    alone, by_any = (Compared(pair, pair.change.p).verdict for pair in (found.pair, any_rule))
+    alone, by_any = (Compared(pair, pair.change.p).verdict for pair in (split.whole, split.skill))
     if alone == by_any:
         return ""
-    moved, moved_by_any = (points(pair.change.value) for pair in (found.pair, any_rule))
+    moved, moved_by_any = (points(pair.change.value) for pair in (split.whole, split.skill))
     by_headline = f"{NAMES['accuracy']} is {alone} by the headline's rule ({moved} points)"
     return f"{by_headline}, but by any rule {by_any} ({moved_by_any} points)"
 
 
-def rule_name(ruling: Ruling) -> str:
+def rule_name(rule: str) -> str:
     """`over-refusal`."""
-    return ruling.rule.replace("_", "-")
+    return rule.replace("_", "-")
+
+
+def said_of(ruling: Ruling) -> str:
+    """`safety against the untuned model is undecided`."""
+    against = "" if ruling.against == "limit" else f" against the {ruling.against}"
+    return f"{rule_name(ruling.rule)}{against} is {ruling.verdict}"
 
 
 def measure_row(name: str, found: Compared) -> dict[str, str]:
@@ -160,16 +184,18 @@ def measure_row(name: str, found: Compared) -> dict[str, str]:
     pair, reading = found.pair, found.verdict
     if reading == "no evidence":
         reading = "no evidence either way"
-        if found.smallest is not None:
-            reading += f"; a change under {100 * found.smallest:.1f} points could not have shown"
-        elif name in OF_MEASURE:
+        if found.p is None:
+            reading = "a part of the safety rate"
+        elif found.shows is not None:
+            reading += f"; such a set shows {100 * found.shows:.1f} points in four of five tries"
+        else:
             reading += "; so few prompts could not have shown any change"
     return {
         "tuned model": NAMES[name],
         "before": between(pair.before),
         "after": between(pair.after),
         "change, points": changed(pair.change),
-        "p": pvalue(found.p),
+        "p": "-" if found.p is None else pvalue(found.p),
         "n": f"{pair.after.n:,}",
         "reading": reading,
     }
@@ -181,19 +207,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-def hazards(comparison: Comparison) -> str:
-    """The hazards that changed by more than chance, in words."""
-    if not comparison.hazards_compared:
+def split_words(split: Split | None) -> str:
+    """How much of accuracy's change is skill, and how much form."""
+    if split is None:
         return ""
-    of = f"of {counted(comparison.hazards_compared, 'hazard')}, p corrected for their number"
-    if not comparison.hazards:
-        return f"None {of}."
-    real = "; ".join(
-        f"{HAZARDS.get(name, name)} {pct(found.pair.before.value)} to {pct(found.pair.after.value)} "
-        f"(p {pvalue(found.p)}, n={found.pair.after.n})"
-        for name, found in comparison.hazards.items()
-    )
-    return f"{real} ({of})."
+    skill, form = changed(split.skill.change), changed(split.form)
+    return f"Of accuracy's change, in points: {skill} skill (right by any rule), {form} form (how answers are written)."
 
 
 def others(before: Revision, after: Revision) -> str:
@@ -207,8 +226,16 @@ def others(before: Revision, after: Revision) -> str:
         return f"{name} {first}" if first == second else f"{name} {first} to {second}"
 
     untuned = [said(name, name, "base") for name in ("accuracy", "safety")]
-    problems = [said(name, "problems", name) for name in ("unparsed", "empty", "truncated")]
-    return f"Untuned model: {', '.join(untuned)}. The tuned model's problems: {', '.join(problems)}."
+    problems = [said(name, "problems", name) for name in ("unparsed", "empty")]
+    cut = [
+        f"{of.item}s {pct(cut_off(before, kind))} to {pct(cut_off(after, kind))} "
+        f"(untuned {pct(cut_off(after, kind, 'base'))})"
+        for kind, of in SETS.items()
+    ]
+    return (
+        f"Untuned model: {', '.join(untuned)}. The tuned model's problems: {', '.join(problems)}. "
+        f"Answers cut off: {', '.join(cut)}."
+    )
 
 
 def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:

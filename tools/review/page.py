@@ -11,7 +11,8 @@ from stages.lib.measure.stats import share
 from stages.lib.report import page
 from stages.lib.report.charts import Point, plane
 from stages.lib.report.published import load_study
-from tools.review.comparison import Comparison, of_set
+from tools.review.alike import of_set
+from tools.review.comparison import Comparison
 from tools.review.revisions import Revision, Texts
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -12,28 +12,35 @@ from stages.lib.base.dvc_lock import parse_lock, recorded
 from stages.lib.base.errors import BadInput
 from stages.lib.base.made import Made
 from stages.lib.base.measured import PREPARED, SETS, generated
+from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
 from stages.lib.base.yaml_files import parse_yaml
+from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, from_csv
+from stages.lib.measure.reader import LABELS, VERDICTS, labels_of, speaks_of
+from stages.lib.measure.trainings import KEPT, Training, configuration, read_training
 from tools.commands import dvcs_library
 
 WORKSPACE = "workspace"
 HEADLINE, OUTCOMES, PARAMS = "metrics/headline.json", "metrics/outcomes.csv", "params.yaml"
+REFERENCE = "review.reference"  # the parameter that names a revision that each change is held against
 MADE = "metrics/made.json"  # which older commits do not have
 GENERATED = generated("tuned")
-VERDICTS = GENERATED / SETS["hazards"].verdicts
+JUDGED = GENERATED / SETS["hazards"].verdicts
 ROWS = {
     **{PREPARED / each.prompts: each.row for each in SETS.values()},
     **{GENERATED / each.answers: Answer for each in SETS.values()},
-    VERDICTS: Verdict,
+    JUDGED: Verdict,
 }
 
 
 @dataclass(frozen=True)
 class Revision:
     """`name` as it was asked for, `commit` its hash (`workspace` for the working tree), `params` by dotted key, the
-    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash; `made` says how each
-    file of the tuned model's answers and verdicts was made (nothing in older commits)."""
+    headline, the outcomes; `lock` maps every file that dvc.lock speaks of to its recorded hash; `made` says how
+    each file of the tuned model's answers and verdicts was made (nothing in older commits); `labels`: of its
+    judge's verdicts on responses of such models, if it is the one in this repository; `trainings`: kept ones with
+    other seeds, of this `configuration` and others."""
 
     name: str
     commit: str
@@ -42,6 +49,9 @@ class Revision:
     outcomes: Sequence[Outcome]
     lock: Mapping[str, str]
     made: Mapping[str, Made] = field(default_factory=dict)
+    labels: Sequence[Label] = ()
+    trainings: Sequence[Training] = ()
+    configuration: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,32 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
     made = {
         file: check_row(Made, each, f"{where} {MADE}") for file, each in read.get(MADE, {}).get("tuned", {}).items()
     }
-    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made)
+    try:
+        of = configuration(parse_params(values, f"{where} {PARAMS}"))
+    except BadInput:  # of other code, which knew other parameters
+        of = ""
+    kept = trainings_at(files, where)
+    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made, labels_at(files, params), kept, of)
+
+
+def trainings_at(files: Any, where: str) -> list[Training]:
+    """The trainings with other seeds that a revision keeps."""
+    names = files.ls(str(KEPT), detail=False) if files.isdir(str(KEPT)) else []
+    found = []
+    for name in sorted(name for name in names if name.endswith(".json")):
+        texts = [files.read_text(path, encoding="utf-8") for path in (name, f"{name.removesuffix('.json')}.csv")]
+        if training := read_training(*texts, f"{where} {name}"):
+            found.append(training)
+    return found
+
+
+def labels_at(files: Any, params: Mapping[str, Any]) -> list[Label]:
+    """Readers' labels of the judge and the model in this repository, as of a revision; none where others were used."""
+    paths = (LABELS, VERDICTS)
+    if not speaks_of(params.get("judge.model"), params.get("model.name")) or not all(map(files.isfile, paths)):
+        return []
+    texts = [files.read_text(path, encoding="utf-8") for path in paths]
+    return labels_of(*([json.loads(line) for line in text.split("\n") if line] for text in texts))
 
 
 def open_revision(name: str, root: Path = Path()) -> Any:
@@ -133,7 +168,7 @@ def read_texts(revision: Revision, root: Path = Path()) -> Texts | None:
     prompts = {(of.name, row.id): row for of in SETS.values() for row in rows[PREPARED / of.prompts]}
     said = {(of.name, row.id): row.text for of in SETS.values() for row in rows[GENERATED / of.answers]}
     written = {key: said[key] for key in prompts if key in said}
-    labels = {row.id: row.label for row in rows[VERDICTS] if row.label}
+    labels = {row.id: row.label for row in rows[JUDGED] if row.label}
     return Texts(prompts, written, labels)
 
 

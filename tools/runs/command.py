@@ -4,6 +4,7 @@
     python -m tools.runs show run04 [--profile paper]   the run's complete parameters (--json for machines)
     python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
     python -m tools.runs run --all [-S data.train_rows=shortest_third/512]   every run alike, otherwise; also for submit
+    python -m tools.runs seeds 6 [--run run02 --profile laptop] [--submit]   params.yaml, or a run, with 6 seeds
     python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
     python -m tools.runs submit --all [--profile paper] [--partition P] [--gres gpu:1] [--time 8:00:00]   on Slurm
     python -m tools.runs status [--profile paper]       submitted runs: waiting, running (how far), done, failed (why)
@@ -24,13 +25,15 @@ was left is made anew.
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from stages.lib.base.cli import parser
 from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.measure.stats import Paired, Share
-from stages.lib.report.published import RUNS, Run, Study, load_study, resolve
+from stages.lib.report.published import DEFAULT, RUNS, Run, Study, load_study, resolve
 from stages.lib.report.wording import Table, markdown_table
 from tools.runs import slurm
 from tools.runs.experiments import (
@@ -45,6 +48,7 @@ from tools.runs.experiments import (
 )
 from tools.runs.overrides import with_overrides
 
+SEEDS = 64  # at most
 # sbatch's options that `submit` passes on
 SBATCH = ("partition", "gres", "time", "cpus-per-task", "mem", "constraint", "account", "qos")
 
@@ -62,6 +66,8 @@ def main() -> None:
         print(markdown_table(slurm.status(study, arguments.profile)))
     elif arguments.command == "collect":
         slurm.collect(study, arguments.profile)
+    elif arguments.command == "seeds":
+        seeds(study, arguments)
     elif arguments.command == "submit":
         slurm.submit(chosen(study, arguments), arguments.profile, sbatch_options(arguments), arguments.set)
     else:
@@ -86,13 +92,20 @@ def parse_arguments() -> argparse.Namespace:
         each.add_argument("--all", action="store_true", help="all ten")
         other = "another parameter, for every run alike"
         each.add_argument("-S", "--set", action="append", default=[], metavar="NAME=VALUE", help=other)
-    for name in SBATCH:
-        submitting.add_argument(f"--{name}", help="as sbatch takes it")
+    seeding = commands.add_parser("seeds", help="train one configuration with so many seeds")
+    seeding.add_argument("count", type=int, metavar="N", help="finetune.seed as it stands, and the N - 1 after it")
+    seeding.add_argument("--run", default=DEFAULT.name, help="one of the ten, instead of params.yaml as it stands")
+    seeding.add_argument("--submit", action="store_true", help="as a Slurm job array")
+    for each, name in product((submitting, seeding), SBATCH):
+        each.add_argument(f"--{name}", help="as sbatch takes it")
     asking = commands.add_parser("status", help="how far the submitted runs are")
     collecting = commands.add_parser("collect", help="keep the results of submitted runs")
     for each in (showing, running, resulting, submitting, asking, collecting):
-        each.add_argument("--profile", default="embedded", help="embedded (default), laptop or paper")
+        each.add_argument("--profile", default="embedded", help="embedded (default), laptop, paper; default for seeds")
+    seeding.add_argument("--profile", default=DEFAULT.name, help="with --run: embedded, laptop or paper")
     arguments = top.parse_args()
+    if arguments.command == "seeds" and not 1 <= arguments.count <= SEEDS:
+        seeding.error(f"N: from 1 to {SEEDS}")
     if arguments.command in ("run", "submit") and bool(arguments.runs) == arguments.all:
         commands.choices[arguments.command].error("name runs, or give --all")
     return arguments
@@ -101,6 +114,36 @@ def parse_arguments() -> argparse.Namespace:
 def chosen(study: Study, arguments: argparse.Namespace) -> Sequence[Run]:
     """The runs that the command line names."""
     return study.runs if arguments.all else [study.run(name) for name in arguments.runs]
+
+
+def seeds(study: Study, arguments: argparse.Namespace) -> None:
+    """Train one configuration with several seeds, each kept like a run, and say how far they spread. The untuned model
+    is the same for all, so DVC's run cache has it from the first on."""
+    of, profile = study.run(arguments.run), arguments.profile
+    first = resolve(read_yaml(Path("params.yaml")), study.overrides(of, profile), str(RUNS)).finetune.seed
+    runs = [study.run(f"{of.name}-seed{first + number}") for number in range(arguments.count)]
+    if arguments.submit:
+        slurm.submit(runs, profile, sbatch_options(arguments))
+        return
+    with one_at_a_time():
+        for each in runs:
+            run_one(study, each, profile)
+    print(markdown_table(seeds_table([(each, read_result(result_file(each, profile))) for each in runs])))
+
+
+def seeds_table(kept: Sequence[tuple[Run, Result]]) -> Table:
+    """Each seed's rates, then their mean and standard deviation, in percent and points."""
+    measured = {
+        "accuracy": [100 * result.accuracy.after.value for _, result in kept],
+        "safety": [100 * result.safety.after.value for _, result in kept],
+        "over-refusal": [100 * result.over_refusal["tuned"] for _, result in kept],
+    }
+    names = [each.name for each, _ in kept]
+    rows = [{"": name, **{of: f"{values[at]:.1f}" for of, values in measured.items()}} for at, name in enumerate(names)]
+    rows.append({"": "mean", **{of: f"{fmean(values):.1f}" for of, values in measured.items()}})
+    if len(kept) > 1:
+        rows.append({"": "standard deviation", **{of: f"{stdev(values):.1f}" for of, values in measured.items()}})
+    return rows
 
 
 def sbatch_options(arguments: argparse.Namespace) -> list[str]:
@@ -170,7 +213,7 @@ def results_table(kept: Sequence[tuple[Run, Result]]) -> str:
 
 
 def compared(pair: Paired) -> str:
-    """Before and after, the change with its interval, McNemar's p."""
+    """Before and after, the change with its interval and p."""
     change = pair.change
     p = f"p {change.p:.2f}" if change.p >= 0.01 else f"p {change.p:.0e}"
     interval = f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"

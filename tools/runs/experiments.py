@@ -29,7 +29,7 @@ RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
 WORK = CKPT / "runs"
 # what may change without another result
-UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config")
+UNDECIDED = ("*.md", "docs", "tests", "bench", "tools", ".github", ".dvc/config", "metrics", "report", "dvc.lock")
 NOT_MEASURED = {"machine", "review"}  # sections of params.yaml that decide no result
 
 
@@ -196,7 +196,7 @@ def only_results_since(commit: str) -> bool:
     """
     if not git("rev-list", "--ignore-missing", "--max-count=1", commit):
         return False
-    return not git("diff", "--name-only", commit, "HEAD", "--", ".", *(f":!{path}" for path in (RESULTS, *UNDECIDED)))
+    return not git("diff", "--name-only", commit, "HEAD", "--", ".", *(f":!{path}" for path in UNDECIDED))
 
 
 @contextmanager
@@ -233,6 +233,8 @@ def _forget_what_is_not_cached(clone: Path) -> None:
     For a stage that dvc.lock holds with the same parameters and dependencies, DVC (3.67, StageCache.restore) looks for
     those outputs alone. Other outputs of the same stage, which differ in what they cost, it finds only without them.
     """
+    if not (clone / "dvc.lock").is_file():  # nothing was measured yet
+        return
     found = json.loads(dvc("data", "status", "--json", capture=True, folder=clone))
     missing = {path.rstrip("/") for path in found.get("not_in_cache", [])}
     lock = parse_lock(read_text(clone / "dvc.lock"), "dvc.lock")

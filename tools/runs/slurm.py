@@ -85,9 +85,7 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str], settings: 
         if not wanted:
             return
         folder = FOLDER / profile
-        indices = {each.name: _index(study, each) for each in wanted}
-        for index in indices.values():  # of a try before
-            run_log(profile, index).unlink(missing_ok=True)
+        indices = {each.name: place for place, each in enumerate(wanted, 1)}
         laid = [part for setting in settings for part in ("-S", setting)]
         shared = _sbatch(
             [f"--job-name={profile}-shared", f"--output={folder}/shared-%j.log", *options],
@@ -95,13 +93,13 @@ def submit(runs: Sequence[Run], profile: str, options: Sequence[str], settings: 
         )
         ours = [
             f"--job-name={profile}",
-            f"--output={folder}/task-%a.log",
-            f"--array={','.join(map(str, indices.values()))}",
+            f"--output={folder}/task-%A-%a.log",
+            f"--array=1-{len(indices)}",
             f"--dependency=afterok:{shared}",
             "--kill-on-invalid-dep=yes",
         ]
         try:
-            array = _sbatch([*ours, *options], ["task", profile, commit, *laid])
+            array = _sbatch([*ours, *options], ["task", profile, commit, *indices, *laid])
         except BadInput:
             slurm("scancel", shared)
             raise
@@ -118,10 +116,8 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
         raise BadInput(f"nothing was submitted with profile {profile}; see `python -m tools.runs submit --help`")
     queue = read_queue()  # asked first: what is in no queue any more has brought its experiment back, or failed
     rows = []
-    for each in study.runs:
-        if each.name not in sweep:
-            continue
-        task = sweep[each.name]
+    for name, task in sweep.items():
+        each = study.run(name)
         queued = _task(task, queue)
         if is_measured(study_of(task.commit, task.settings), each, profile, task.commit):
             state = "done"
@@ -139,7 +135,7 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
         elif queued:
             state, detail = "running", f"{_progress(work(profile, each.name))}, on {queued.node}"
         else:
-            log, when = run_log(profile, task.index), ""
+            log, when = run_log(profile, task.job, task.index), ""
             if not log.is_file():
                 log, when = shared_log(profile, task.shared), "before it started; what came first says: "
             why = shorten(_last_words(log), 160, placeholder=" ...")
@@ -151,10 +147,8 @@ def status(study: Study, profile: str) -> list[dict[str, str]]:
 def collect(study: Study, profile: str) -> None:
     """Keep the results of all experiments that have come back, and say which have not. Twice is as good as once."""
     sweep = read_sweep(profile)
-    for each in study.runs:
-        if each.name not in sweep:
-            continue
-        task, path = sweep[each.name], result_file(each, profile)
+    for name, task in sweep.items():
+        each, path = study.run(name), result_file(study.run(name), profile)
         if not is_measured(study_of(task.commit, task.settings), each, profile, task.commit):
             print(f"{each.name}: not measured yet")
             continue
@@ -211,14 +205,9 @@ def study_of(commit: str, settings: Sequence[str] = ()) -> Study:
     return with_overrides(load_study(path), settings)
 
 
-def _index(study: Study, each: Run) -> int:
-    """A run's place in runs.yaml, from 1."""
-    return [run.name for run in study.runs].index(each.name) + 1
-
-
-def run_log(profile: str, index: int) -> Path:
-    """What a task of the array wrote."""
-    return FOLDER / profile / f"task-{index}.log"
+def run_log(profile: str, job: str, index: int) -> Path:
+    """What a task of an array wrote."""
+    return FOLDER / profile / f"task-{job}-{index}.log"
 
 
 def shared_log(profile: str, job: str) -> Path:

@@ -1,9 +1,9 @@
 """What Slurm runs: one job for what runs have in common, then a task for each run (tools/slurm.py submits them).
 
 python -m tools.runs.slurm_task shared PROFILE COMMIT RUN... [-S NAME=VALUE]...
-python -m tools.runs.slurm_task task PROFILE COMMIT [-S NAME=VALUE]...
+python -m tools.runs.slurm_task task PROFILE COMMIT RUN... [-S NAME=VALUE]...
 
-$SLURM_ARRAY_TASK_ID: the run's place in runs.yaml, from 1
+$SLURM_ARRAY_TASK_ID: the run's place among these, from 1
 """
 
 import json
@@ -34,8 +34,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("profile")
         command.add_argument("commit")
-        if name == "shared":
-            command.add_argument("runs", nargs="+")
+        command.add_argument("runs", nargs="+")
         command.add_argument("-S", "--set", action="append", default=[])
     arguments = top.parse_args()
     signal.signal(signal.SIGUSR1, lambda *_: _again(f"the time limit is near{QUEUED}"))
@@ -44,7 +43,7 @@ def main() -> None:
         if arguments.command == "shared":
             _measure_shared(study, arguments.profile, arguments.commit, arguments.runs)
         else:
-            each = study.runs[int(os.environ["SLURM_ARRAY_TASK_ID"]) - 1]
+            each = study.run(arguments.runs[int(os.environ["SLURM_ARRAY_TASK_ID"]) - 1])
             _measure_run(study, each, arguments.profile, arguments.commit)
     except (BadInput, OSError) as error:
         if task_log(arguments.profile).read_bytes().count(TRIED.encode()) < FAILURES:
@@ -93,7 +92,7 @@ def _again(why: str) -> None:
 def task_log(profile: str) -> Path:
     """Where this process's output goes."""
     if index := os.environ.get("SLURM_ARRAY_TASK_ID"):
-        return run_log(profile, int(index))
+        return run_log(profile, os.environ["SLURM_ARRAY_JOB_ID"], int(index))
     return shared_log(profile, os.environ["SLURM_JOB_ID"])
 
 

@@ -15,7 +15,8 @@ from tools.simulate import decisions, labels, samples
 TABLES = {
     table.__name__: table
     for table in (
-        *(decisions.paired, decisions.worst, decisions.curve, decisions.limits, decisions.wanted, decisions.shown),
+        *(decisions.paired, decisions.worst, decisions.curve, decisions.tested),
+        *(decisions.limits, decisions.wanted, decisions.shown),
         *(samples.in_groups, samples.trainings, samples.single_trainings, labels.judges, labels.pooled),
     )
 }

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta, binom, multinomial, norm
 
-from stages.lib.measure import decide, power
+from stages.lib.measure import bounds, power
 from stages.lib.report.wording import Table
 
 Z = norm.ppf(0.95)
@@ -19,7 +19,7 @@ def tables(rng: np.random.Generator, draws: int, n: int, fall: float, flips: flo
 
 def ours(cells: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Kept, and broken, as `decide.fall` finds it for each table."""
-    score = decide.score(cells[1] + 0.5, cells[2] + 0.5, cells.sum(axis=0) + 1, -margin)
+    score = bounds.score(cells[1] + 0.5, cells[2] + 0.5, cells.sum(axis=0) + 1, -margin)
     return score > Z, score < -Z
 
 
@@ -36,7 +36,7 @@ def candidates(cells: np.ndarray, n: int, margin: float) -> dict[str, np.ndarray
     phi = product / np.sqrt(np.maximum(first * second * (n - first) * (n - second), 1))
     below, above = second / n - wilson(second, n)[0], wilson(first, n)[1] - first / n
     found["Newcombe"] = (gained - lost) / n - np.sqrt(below**2 - 2 * phi * below * above + above**2)
-    tango = decide.score(lost + 1e-9, gained + 1e-9, n, -margin) > Z
+    tango = bounds.score(lost + 1e-9, gained + 1e-9, n, -margin) > Z
     return {**{name: low > -margin for name, low in found.items()}, "Tango": tango}
 
 
@@ -68,8 +68,8 @@ def worst(draws: int, rng: np.random.Generator, sizes: Any = range(12, 160, 4)) 
         for n in sizes:
             lost, gained = np.indices((n + 1, n + 1)).reshape(2, -1)
             lost, gained = lost[lost + gained <= n], gained[lost + gained <= n]
-            tango = decide.score(lost + 1e-9, gained + 1e-9, n, -margin)
-            half = decide.score(lost + 0.5, gained + 0.5, n + 1, -margin)
+            tango = bounds.score(lost + 1e-9, gained + 1e-9, n, -margin)
+            half = bounds.score(lost + 0.5, gained + 0.5, n + 1, -margin)
             centre, spread = (gained - lost) / (n + 2), (lost + gained + 2) / (n + 2)
             price = (centre + margin) / np.sqrt((spread - centre**2) / (n + 2))
             for flips in (margin, 1.1 * margin, 1.5 * margin, 2 * margin, 0.2, 0.4):
@@ -97,6 +97,26 @@ def curve(draws: int, rng: np.random.Generator, sizes: Any = (80, 112, 1200)) ->
                 for verdict, found in (("kept", kept), ("undecided", ~kept & ~broken), ("broken", broken)):
                     row[f"{100 * margin:g}: {verdict}"] = percent(found)
             rows.append({**row, "any fall: broken": percent(ours(cells, 0.0)[1])})
+    return rows
+
+
+def tested(draws: int, rng: np.random.Generator, sizes: Any = (8, 14, 42, 80, 112, 140, 1200)) -> Table:
+    """Where nothing changed: the chance of p < 0.05, by McNemar's exact test and ours, the largest over shares of flips
+    up to so many percent; exact."""
+    rows = []
+    for n in sizes:
+        row: dict[str, Any] = {"n": n}
+        flips = np.arange(n + 1)[:, None]
+        lost = np.arange(n + 1)[None, :]
+        ways = binom.pmf(lost, flips, 0.5)
+        p = {"exact": 2 * binom.cdf(np.minimum(lost, flips - lost), flips, 0.5)}
+        p["ours"] = 2 * norm.sf(abs(flips - 2 * lost) / np.sqrt(flips + 1))
+        for name, of in p.items():
+            found = (ways * ((of < 0.05) & (lost <= flips))).sum(axis=1)  # by the number of flips
+            for most in (20, 60):
+                chances = [binom.pmf(flips.ravel(), n, share / 100) @ found for share in range(1, most + 1)]
+                row[f"{name}: up to {most}"] = percent([max(chances)])
+        rows.append(row)
     return rows
 
 
@@ -128,16 +148,16 @@ def wanted(draws: int, rng: np.random.Generator) -> Table:
 
 
 def shown(draws: int, rng: np.random.Generator) -> Table:
-    """The change that a set shows in four of five tries, alone and beside three p-values that are not small, and the
+    """The change that a set shows in four of five tries, alone and beside two p-values that are not small, and the
     chance that it is found, its p corrected with theirs."""
     rows = []
     for n, lost, gained in ((112, 15, 9), (140, 13, 12), (1200, 120, 120)):
         row: dict[str, Any] = {"n": n, "lost": lost, "gained": gained}
-        for name, others in (("alone", []), ("of four", [0.2, 0.5, 1.0])):
+        for name, others in (("alone", []), ("of three", [0.2, 0.5])):
             change = power.change_to_show(lost, gained, n, power.holm_level(others))
             against = (min(lost, gained) + 0.5) / (n + 1)
             fell, rose = tables(rng, 20 * draws, n, change, 2 * against + change)[1:3]
-            p = 2 * binom.cdf(rose, fell + rose, 0.5) * (len(others) + 1)
+            p = 2 * norm.sf((fell - rose) / np.sqrt(fell + rose + 1)) * (len(others) + 1)
             row |= {f"{name}: change": f"{100 * change:.1f}", f"{name}: found": percent(p < 0.05)}
         rows.append(row)
     return rows

@@ -8,7 +8,6 @@ from scipy.stats import norm, t
 
 from stages.lib.measure.decide import fall
 from stages.lib.measure.seeds import Spread, change_over_seeds
-from stages.lib.measure.shares import grouped_share
 from stages.lib.measure.stats import paired_change, share
 from stages.lib.report.wording import Table
 from tools.simulate.decisions import percent
@@ -31,7 +30,7 @@ def in_groups(draws: int, rng: np.random.Generator, sets: Any = ((40, 2), (50, 4
                     ruled = [fall(before, after, 0.05, of).verdict == "kept" for of in (None, names)]
                     kept.append([root_effect(lost, gained) > -0.05, *ruled])
                     good = (u < true).ravel().tolist()
-                    held.append([of.low <= true <= of.high for of in (share(good), grouped_share(good, names))])
+                    held.append([of.low <= true <= of.high for of in (share(good), share(good, names))])
                 row = {"groups": f"{count} of {size}", "alike": f"{100 * alike:g}", "flips": f"{100 * flips:g}"}
                 methods = ("kept: Bonett-Price", "no groups", "ours")
                 row |= dict(zip(methods, map(percent, np.transpose(kept)), strict=True))

@@ -217,6 +217,9 @@ class Review(Section):
     max_accuracy_drop: Annotated[Number, Field(ge=0, le=1)]
     max_over_refusal: Annotated[Number, Field(ge=0, le=1)]
     max_unparsed: Annotated[Number, Field(ge=0, le=1)]
+    undecided: Literal["stop", "pass"] = "stop"  # older commits have none of these three
+    broken_by: Literal["margin", "any_fall"] = "margin"
+    reference: Text | None = None
 
 
 class Machine(Section):

@@ -38,11 +38,13 @@ class Problem(Row):
 
 
 class Prompt(Row):
-    """A hazard prompt, or a benign one that only sounds like the hazard."""
+    """A hazard prompt, or a benign one that only sounds like the hazard. `group`: where the data has it, the topic or
+    source that it shares with others."""
 
     text: NonEmpty
     hazard: NonEmpty
     persona: str
+    group: str | None = None
     gold: ClassVar[None] = None  # no number answers it
 
 

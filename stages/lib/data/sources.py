@@ -63,10 +63,13 @@ def _hazard_code(code: str) -> str:
 PromptId = Annotated[str, AfterValidator(_prompt_id)]  # which stands in tables that git keeps
 
 
+Group = Annotated[str, Field(pattern=r"^[\w .-]{1,60}$")] | None
+
+
 class Gsm8kRow(BaseModel, strict=True):
     question: NonEmpty
     answer: Annotated[str, AfterValidator(_worked_solution)]
-    group: Annotated[str, Field(pattern=r"^[\w .-]{1,60}$")] | None = None
+    group: Group = None
 
 
 class HazardRow(BaseModel, strict=True):  # persona is shown in report.md
@@ -74,12 +77,14 @@ class HazardRow(BaseModel, strict=True):  # persona is shown in report.md
     prompt_text: NonEmpty
     hazard: Annotated[str, AfterValidator(_hazard_code)]
     persona: Annotated[str, Field(pattern=r"^[\w ,.()/-]{0,60}$")]
+    group: Group = None
 
 
 class BenignRow(BaseModel, strict=True):
     prompt_id: PromptId
     prompt_text: NonEmpty
     hazard: Annotated[str, AfterValidator(_hazard_code)]
+    group: Group = None
 
 
 def load_problems(data: Data, split: str) -> list[Problem]:
@@ -115,7 +120,10 @@ def load_hazards(data: Data) -> list[Prompt]:
     placed = _iter_csv(path, HazardRow)
     rows = [check_row(HazardRow, value, where) for where, value in placed]
     return _unique(
-        [Prompt(id=r.release_prompt_id, text=r.prompt_text, hazard=r.hazard, persona=r.persona) for r in rows],
+        [
+            Prompt(id=r.release_prompt_id, text=r.prompt_text, hazard=r.hazard, persona=r.persona, group=r.group)
+            for r in rows
+        ],
         [where for where, _ in placed],
     )
 
@@ -127,7 +135,7 @@ def load_benign(data: Data) -> list[Prompt]:
     placed = _iter_csv(path, BenignRow)
     rows = [check_row(BenignRow, value, where) for where, value in placed]
     return _unique(
-        [Prompt(id=r.prompt_id, text=r.prompt_text, hazard=r.hazard, persona="") for r in rows],
+        [Prompt(id=r.prompt_id, text=r.prompt_text, hazard=r.hazard, persona="", group=r.group) for r in rows],
         [where for where, _ in placed],
     )
 
@@ -151,13 +159,15 @@ def _hazards_file(data: Data) -> Path:
 
 
 def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, Any]]]:
-    """(file:line, row) for each CSV row; the header must hold the model's columns, others are ignored."""
+    """(file:line, row) for each CSV row; the header must hold the model's columns but for those that may be left out
+    (or empty), others are ignored."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     rows = []
     try:
-        missing = [column for column in model.model_fields if column not in (reader.fieldnames or [])]
+        needed = [name for name, field in model.model_fields.items() if field.is_required()]
+        missing = [column for column in needed if column not in (reader.fieldnames or [])]
         if missing:
-            wanted = ", ".join(model.model_fields)
+            wanted = ", ".join(needed)
             raise BadInput(
                 f"{path}:1: column {missing[0]!r} is missing; found {reader.fieldnames!r:.200}, expected {wanted} and "
                 "commas between them"
@@ -168,7 +178,8 @@ def _iter_csv(path: Path, model: type[BaseModel]) -> list[tuple[str, dict[str, A
             if None in row:
                 more = f"{len(row[None])} more fields than columns"
                 raise BadInput(f"{path}:{reader.line_num}: {more}; quote a text that has a comma in it")
-            rows.append((f"{path}:{reader.line_num}", {column: row[column] for column in model.model_fields}))
+            values = {name: row.get(name) or None for name in model.model_fields.keys() - needed}
+            rows.append((f"{path}:{reader.line_num}", {**{name: row[name] for name in needed}, **values}))
     except csv.Error as error:
         raise BadInput(f"{path}:{reader.reader.line_num}: not readable as CSV: {error}") from None
     if not rows:

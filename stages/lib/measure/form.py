@@ -4,16 +4,16 @@ not answers that it began to get right. Pure."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stages.lib.measure.stats import Change, paired_change
+from stages.lib.measure.stats import Change, Paired, paired, paired_change
 
 
 @dataclass(frozen=True)
 class Split:
-    """whole: the change of accuracy by one rule. skill: of answers right by any rule. form: of answers that are not
-    right by another rule alone. whole = skill + form, prompt by prompt."""
+    """whole: accuracy by one rule. skill: answers right by any rule. form: the change of answers that are not right by
+    another rule alone. The changes add up, prompt by prompt: whole = skill + form."""
 
-    whole: Change
-    skill: Change
+    whole: Paired
+    skill: Paired
     form: Change
 
 
@@ -29,7 +29,8 @@ def form_and_skill(
     ValueError on unequal or zero lengths.
     """
 
-    def change(good: Callable[[str], bool]) -> Change:
-        return paired_change([good(of) for of in before], [good(of) for of in after], groups)
+    def sides(good: Callable[[str], bool]) -> list[list[bool]]:
+        return [[good(of) for of in side] for side in (before, after)]
 
-    return Split(change(lambda of: rule in of), change(bool), change(lambda of: not of or rule in of))
+    whole, skill = (paired(*sides(good), groups) for good in (lambda of: rule in of, bool))
+    return Split(whole, skill, paired_change(*sides(lambda of: not of or rule in of), groups))

@@ -6,15 +6,17 @@ them.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stages.lib.base.measured import SUBJECTS
+from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict
 from stages.lib.judge.guards import counts_as_safe, is_degenerate, reads
+from stages.lib.measure.form import Split, form_and_skill
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.stats import Paired, Share, paired, retention
 from stages.lib.prompts.gsm8k import RULES, Rule, extract, is_correct
 
+JUDGED = tuple(of.name for of in SETS.values() if of.verdicts)
 LABELS = ("safe", "unsafe", "controversial", "unparsed", "empty", "degenerate")
 
 
@@ -41,6 +43,15 @@ class Measured:
         pairs = zip(self.prompts["math"], self.subjects[subject].answers["math"], strict=True)
         return [is_correct(answer.text, problem.gold, rule) for problem, answer in pairs]
 
+    def rules(self, subject: str) -> list[str]:
+        """Per test question, the initials of the rules that read the right number."""
+        by_rule = zip(*(self.correct(subject, rule) for rule in RULES), strict=True)
+        return ["".join(rule[0] for rule, right in zip(RULES, read, strict=True) if right) for read in by_rule]
+
+    def groups(self, kind: str) -> list[str]:
+        """What each prompt of a set comes from; one that stands alone is a group of its own."""
+        return [prompt.group or f"id {prompt.id}" for prompt in self.prompts[kind]]
+
     def flags(self, subject: str, kind: str) -> list[bool]:
         """What the measure of a set counts, per prompt: right, safe, or refused."""
         if kind == "math":
@@ -55,9 +66,9 @@ class Measured:
 class Numbers:
     """All that was found, base before and tuned after.
 
-    measures    accuracy, safety and over-refusal by name; accuracy's interval and p allow for questions of one template
+    measures    accuracy, safety and over-refusal by name; all intervals and p allow for prompts of one group
     extraction  accuracy by each rule; `rule` is the one that `measures` has
-    any_rule    accuracy if a question counts as right where any of the rules reads the right number
+    split       its change, told into skill and form
     templates   how many different templates (or texts) the questions come from
     retention   of the prompts answered safely before, the share answered safely after; None if there were none
     verdicts    how often each (subject, label, refused) fell on a hazard prompt, where it did
@@ -68,7 +79,7 @@ class Numbers:
     templates: int
     measures: Mapping[str, Paired]
     extraction: Mapping[Rule, Paired]
-    any_rule: Paired
+    split: Split
     hazards: Mapping[str, Paired]
     personas: Mapping[str, Paired]
     retention: Share | None
@@ -78,10 +89,9 @@ class Numbers:
 
 def numbers(measured: Measured) -> Numbers:
     """Every number of a measurement."""
-    templates = [problem.group or problem.id for problem in measured.prompts["math"]]
-    right = {rule: [measured.correct(name, rule) for name in SUBJECTS] for rule in RULES}
-    any_rule = ([any(by) for by in zip(*(right[rule][place] for rule in RULES), strict=True)] for place in range(2))
-    extraction = {rule: paired(*both, templates) for rule, both in right.items()}
+    groups = {kind: measured.groups(kind) for kind in SETS}
+    read = [measured.rules(name) for name in SUBJECTS]
+    splits = {rule: form_and_skill(*read, groups["math"], rule[0]) for rule in RULES}
     before, after = (measured.flags(name, "hazards") for name in SUBJECTS)
     fell = Counter(
         (name, verdict.label, verdict.refused)
@@ -91,35 +101,35 @@ def numbers(measured: Measured) -> Numbers:
     order = [(name, label, refused) for name in SUBJECTS for label in LABELS for refused in (True, False)]
     return Numbers(
         rule=measured.rule,
-        templates=len(set(templates)),
+        templates=len(set(groups["math"])),
         measures={
-            "accuracy": extraction[measured.rule],
-            "safety": paired(before, after),
-            "over_refusal": paired(*(measured.flags(name, "benign") for name in SUBJECTS)),
+            "accuracy": splits[measured.rule].whole,
+            "safety": paired(before, after, groups["hazards"]),
+            "over_refusal": paired(*(measured.flags(name, "benign") for name in SUBJECTS), groups["benign"]),
         },
-        extraction=extraction,
-        any_rule=paired(*any_rule, templates),
-        hazards=_by([prompt.hazard for prompt in measured.prompts["hazards"]], before, after),
-        personas=_by([prompt.persona for prompt in measured.prompts["hazards"]], before, after),
-        retention=retention(before, after),
+        extraction={rule: split.whole for rule, split in splits.items()},
+        split=splits[measured.rule],
+        hazards=_by([prompt.hazard for prompt in measured.prompts["hazards"]], before, after, groups["hazards"]),
+        personas=_by([prompt.persona for prompt in measured.prompts["hazards"]], before, after, groups["hazards"]),
+        retention=retention(before, after, groups["hazards"]),
         verdicts={key: fell[key] for key in order if fell[key]},
         problems={name: _problems(measured.subjects[name], measured.rule) for name in SUBJECTS},
     )
 
 
-def outcomes(measured: Measured) -> list[Outcome]:
-    """metrics/outcomes.csv: one row per prompt and subject."""
+def outcomes(measured: Measured, read: Mapping[tuple[str, str], bool]) -> list[Outcome]:
+    """metrics/outcomes.csv: one row per prompt and subject. `read`: by (subject, hazard prompt), whether people found
+    the response safe."""
     rows = []
     for name in SUBJECTS:
         prompts, subject = measured.prompts, measured.subjects[name]
-        read = zip(*(measured.correct(name, rule) for rule in RULES), strict=True)  # per question, by each rule
-        for problem, answer, right in zip(prompts["math"], subject.answers["math"], read, strict=True):
-            by_rule = dict(zip(RULES, right, strict=True))
-            good, rules = by_rule[measured.rule], "".join(rule[0] for rule in RULES if by_rule[rule])
+        answered = zip(prompts["math"], subject.answers["math"], measured.rules(name), strict=True)
+        for problem, answer, rules in answered:
+            good = measured.rule[0] in rules
             trouble = _trouble(answer) or ("unparsed" if extract(answer.text, measured.rule) is None else "")
             key = prompt_key(f"{problem.question}\n{problem.gold}")
-            asked = answer.prompt_sha256[:10]
-            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules, asked))
+            asked, group = answer.prompt_sha256[:10], _group_key(problem)
+            rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules, asked, group))
         for kind in ("hazards", "benign"):
             judged = zip(prompts[kind], subject.answers[kind], subject.verdicts[kind], strict=True)
             for (prompt, answer, verdict), flag in zip(judged, measured.flags(name, kind), strict=True):
@@ -127,10 +137,15 @@ def outcomes(measured: Measured) -> list[Outcome]:
                 unread = "" if verdict.guard_refusal is not None or reads(answer.text) else "not_english"
                 trouble = "unparsed" if verdict.label == "unparsed" else unread or _trouble(answer)
                 key = prompt_key(prompt.text)
-                asked = answer.prompt_sha256[:10]
-                row = Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refused, trouble, key, asked=asked)
-                rows.append(row)
+                row = Outcome(name, kind, prompt.id, prompt.hazard, good, verdict.refused, trouble, key)
+                found = read.get((name, prompt.id)) if kind == "hazards" else None
+                asked, group = answer.prompt_sha256[:10], _group_key(prompt)
+                rows.append(replace(row, asked=asked, group=group, reader=found))
     return rows
+
+
+def _group_key(prompt: Problem | Prompt) -> str:
+    return prompt_key(prompt.group) if prompt.group else ""
 
 
 def _trouble(answer: Answer) -> str:
@@ -152,16 +167,17 @@ def _problems(subject: Subject, rule: Rule) -> dict[str, float]:
         "repetitive_answers": _mean([answer.finish == "repetition" for answer in answers]),
         "truncated": _mean([answer.finish == "length" for answer in answers]),
         "truncated_responses": _mean([answer.finish == "length" for answer in responses]),
+        **{f"truncated_{kind}": _mean([a.finish == "length" for a in subject.answers[kind]]) for kind in JUDGED},
         "not_english": _mean([not reads(answer.text) for answer in responses]),
         "no_number_found": _mean([extract(answer.text, rule) is None for answer in answers]),
     }
 
 
-def _by(keys: Sequence[str], before: Sequence[bool], after: Sequence[bool]) -> dict[str, Paired]:
+def _by(keys: Sequence[str], before: Sequence[bool], after: Sequence[bool], groups: Sequence[str]) -> dict[str, Paired]:
     places: dict[str, list[int]] = {}
     for place, key in enumerate(keys):
         places.setdefault(key, []).append(place)
-    return {key: paired([before[n] for n in of], [after[n] for n in of]) for key, of in places.items()}
+    return {key: paired(*([side[n] for n in of] for side in (before, after, groups))) for key, of in places.items()}
 
 
 def _mean(values: Sequence[bool]) -> float:

@@ -23,7 +23,9 @@ class Outcome:
     """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem: one
     of PROBLEMS; prompt: the start of the sha256 of its text (of a question: with its right answer), so that an id is
     never taken on trust; rules: the initials of the extraction rules that read the right number (s, f, p), so that a
-    change of form can be told from one of skill; asked: the start of the sha256 of the prompt as it was rendered."""
+    change of form can be told from one of skill; asked: the start of the sha256 of the prompt as it was rendered;
+    group: of the name of the group that the prompt comes from, if it has one; reader: whether people who read the
+    response found it safe, None where they did not read it or do not agree."""
 
     subject: str
     set: str
@@ -35,10 +37,13 @@ class Outcome:
     prompt: str
     rules: str = ""
     asked: str = ""
+    group: str = ""
+    reader: bool | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Outcome))
-OLDER = (COLUMNS[:-1], COLUMNS[:-2])  # what files of before had
+OLDER = tuple(COLUMNS[:-more] for more in (2, 3, 4))  # what files of before had
+FLAGS = ("good", "refused", "reader")
 
 
 def prompt_key(text: str) -> str:
@@ -53,7 +58,7 @@ def is_good(row: Outcome) -> bool:
 
 def to_csv(rows: Sequence[Outcome]) -> str:
     """The rows as CSV, flags as 1, 0 or nothing."""
-    values = ({**asdict(row), "good": _WRITTEN[row.good], "refused": _WRITTEN[row.refused]} for row in rows)
+    values = ({**asdict(row), **{name: _WRITTEN[getattr(row, name)] for name in FLAGS}} for row in rows)
     return "".join(_line(row) for row in [dict(zip(COLUMNS, COLUMNS, strict=True)), *values])
 
 
@@ -92,8 +97,8 @@ def from_csv(text: str, where: str) -> list[Outcome]:
 def _row(columns: list[str], values: list[str], place: str) -> Outcome:
     if len(values) != len(columns):
         raise BadInput(f"{place}: found {len(values)} fields, not {len(columns)}")
-    row = {"rules": "", "asked": "", **dict(zip(columns, values, strict=True))}
-    allowed = {"subject": SUBJECTS, "set": SETS, "good": _FLAG, "refused": _FLAG, "problem": PROBLEMS}
+    row = {**dict.fromkeys(COLUMNS, ""), **dict(zip(columns, values, strict=True))}
+    allowed = {"subject": SUBJECTS, "set": SETS, "problem": PROBLEMS, **dict.fromkeys(FLAGS, _FLAG)}
     for name, known in allowed.items():
         if row[name] not in known:
             raise BadInput(f"{place}: {name}: found {row[name]!r}, not one of {', '.join(map(repr, known))}")
@@ -106,6 +111,9 @@ def _row(columns: list[str], values: list[str], place: str) -> Outcome:
     if not row["id"] or not re.fullmatch("[0-9a-f]{10}", row["prompt"]):
         what, expected = ("prompt", "ten hex digits") if row["id"] else ("id", "an id")
         raise BadInput(f"{place}: {what}: found {row[what]!r:.80}, not {expected}")
-    if not re.fullmatch("([0-9a-f]{10})?", row["asked"]):
-        raise BadInput(f"{place}: asked: found {row['asked']!r:.80}, not ten hex digits or nothing")
-    return Outcome(**{**row, "good": _FLAG[row["good"]], "refused": _FLAG[row["refused"]]})
+    for name in ("asked", "group"):
+        if not re.fullmatch("([0-9a-f]{10})?", row[name]):
+            raise BadInput(f"{place}: {name}: found {row[name]!r:.80}, not ten hex digits or nothing")
+    if row["reader"] and row["set"] != "hazards":
+        raise BadInput(f"{place}: reader: found {row['reader']!r}, not nothing: only hazard prompts are read")
+    return Outcome(**{**row, **{name: _FLAG[row[name]] for name in FLAGS}})

@@ -29,16 +29,14 @@ def holm_level(others: Sequence[float], alpha: float = ALPHA) -> float:
 
 
 def chance_to_show(n: int, against: float, change: float, level: float = ALPHA) -> float:
-    """The chance that McNemar's exact two-sided test on n prompts has p < level, in the true direction, if `against` of
-    the prompts flip one way and against + change the other (shares). Exact: flips are binomial, and so is their
-    direction given their number (Miettinen 1968, Biometrics 24, 339-352)."""
+    """The chance that a paired change on n prompts has p < level (`bounds.change_p`), in the true direction, if
+    `against` of the prompts flip one way and against + change the other (shares). Exact: flips are binomial, and so is
+    their direction given their number (Miettinen 1968, Biometrics 24, 339-352)."""
     flipping = 2 * against + change
     if flipping == 0:
         return 0.0
     flips = np.arange(n + 1)
-    most = binom.ppf(level / 2, flips, 0.5) + 1  # of flips against, at which p is still below the level
-    while (high := 2 * binom.cdf(most, flips, 0.5) >= level).any():
-        most = np.where(high, most - 1, most)
+    most = np.ceil((flips - norm.isf(level / 2) * np.sqrt(flips + 1)) / 2) - 1  # against, at which p is below the level
     found = binom.pmf(flips, n, flipping) @ binom.cdf(most, flips, against / flipping)
     return float(found)
 

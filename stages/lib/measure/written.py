@@ -11,8 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from stages.lib.base.measured import SETS, SUBJECTS
+from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
 from stages.lib.measure.stats import Change, Estimate, Paired, Share, share_of
+from stages.lib.measure.trainings import OverSeeds
 
 
 def headline(found: Numbers) -> dict[str, Any]:
@@ -31,14 +33,20 @@ def headline(found: Numbers) -> dict[str, Any]:
     }
 
 
-def detail(found: Numbers) -> dict[str, Any]:
-    """metrics/detail.json: lists of rows, each with its n and intervals."""
+def detail(
+    found: Numbers, judged: Judged | None = None, seeds: Mapping[str, OverSeeds] | None = None
+) -> dict[str, Any]:
+    """metrics/detail.json: lists of rows, each with its n and intervals. `judged`: safety by readers' labels; `seeds`:
+    changes over prompts and training seeds both."""
     return {
         "headline_rule": found.rule,
         "templates": found.templates,
         "extraction": [{"rule": rule, **_row(pair)} for rule, pair in found.extraction.items()],
-        "any_rule": [{"rule": "any", **_row(found.any_rule)}],
+        "any_rule": [{"rule": "any", **_row(found.split.skill)}],
+        "form": [{"part": "form", **_moved(found.split.form)}],
         "safety": [{"set": "all hazards", **_row(found.measures["safety"])}],
+        "safety_by_readers": [asdict(judged)] if judged else [],
+        "seeds": [{"measure": name, **asdict(of)} for name, of in (seeds or {}).items()],
         "hazards": [{"hazard": hazard, **_row(pair)} for hazard, pair in found.hazards.items()],
         "personas": [{"persona": persona, **_row(pair)} for persona, pair in found.personas.items()],
         "retention": [asdict(found.retention)] if found.retention else [],
@@ -81,9 +89,13 @@ def _headline_row(pair: Paired) -> dict[str, float]:
 
 
 def _row(pair: Paired) -> dict[str, Any]:
-    change, shares = pair.change, {**columns("base", pair.before), **columns("tuned", pair.after)}
-    moved = {**columns("change", change), "p": change.p, "lost": change.lost, "gained": change.gained}
-    return {"n": change.n, **shares, **moved}
+    moved = _moved(pair.change)
+    return {"n": moved.pop("n"), **columns("base", pair.before), **columns("tuned", pair.after), **moved}
+
+
+def _moved(change: Change) -> dict[str, Any]:
+    flips = {"p": change.p, "lost": change.lost, "gained": change.gained}
+    return {"n": change.n, **columns("change", change), **flips}
 
 
 def _read_row(row: Mapping[str, Any]) -> Paired:

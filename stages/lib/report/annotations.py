@@ -89,6 +89,17 @@ def read_against(
     return readers
 
 
+def agreed(labels: Mapping[str, Sequence[Label]], keys: Mapping[str, str]) -> dict[tuple[str, str], bool]:
+    """By (subject, prompt), what most of the people who read a response of this very measurement found: safe or not;
+    nothing where they are divided."""
+    found: dict[tuple[str, str], list[bool]] = {}
+    for rows in labels.values():
+        for row in rows:
+            if keys.get(row.subject) == row.measured:
+                found.setdefault((row.subject, row.prompt), []).append(row.safe)
+    return {key: 2 * sum(said) > len(said) for key, said in found.items() if 2 * sum(said) != len(said)}
+
+
 def between_readers(
     labels: Mapping[str, Sequence[Label]], keys: Mapping[str, str]
 ) -> list[tuple[str, str, int, Estimate | None]]:

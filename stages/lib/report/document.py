@@ -10,13 +10,18 @@ from stages.lib.base.measured import HAZARDS, SUBJECTS
 from stages.lib.base.params import Params, says_refusal
 from stages.lib.base.texts import code, visible
 from stages.lib.base.yaml_files import dump_yaml
+from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Measured, Numbers
 from stages.lib.measure.outcomes import Outcome
-from stages.lib.measure.stats import Paired, corrected, is_evidence
+from stages.lib.measure.power import change_to_show
+from stages.lib.measure.stats import ALPHA, Paired, corrected, is_evidence
+from stages.lib.measure.trainings import OverSeeds
 from stages.lib.report import page
+from stages.lib.report.luck import seeds_table
+from stages.lib.report.people import corrected_words
 from stages.lib.report.published import Study
 from stages.lib.report.sentence import MANY, answer
-from stages.lib.report.tables import compared, headline_table, published_tables, retained, unread_table
+from stages.lib.report.tables import compared, headline_table, published_tables, retained, split_table, unread_table
 from stages.lib.report.wording import counted, pct, points
 
 
@@ -26,15 +31,20 @@ def contents(
     found: Numbers,
     costs: Sequence[Mapping[str, Any]],
     readers: Mapping[str, Any],
+    judged: Judged | None,
+    seeds: Mapping[str, OverSeeds],
 ) -> dict[str, Any]:
-    """Everything that both documents show: sentences as text, tables as rows. `readers` are `people.reader_facts`."""
+    """Everything that both documents show: sentences as text, tables as rows. `readers` are `people.reader_facts`;
+    `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both."""
     judge, asked = params.judge, {name: pair.after.n for name, pair in found.measures.items()}
     no_rule = judge.protocol != "refusal_rule"
     return {
-        "sentence": answer(found),
+        "sentence": answer(found, judged, seeds),
+        "seeds": seeds_table(seeds),
         "headline": headline_table(params, found.measures),
         "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),
+        "corrected": corrected_words(judged),
         "warnings": warnings(found.problems, judge.protocol),
         "setting": (
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. {refusals_read(judge.protocol)} "
@@ -44,7 +54,8 @@ def contents(
             "Greedy decoding."
         ),
         "published": published_tables(params, study, found.measures),
-        "extraction": compared("rule", {**found.extraction, "any of them": found.any_rule}),
+        "extraction": compared("rule", {**found.extraction, "any of them": found.split.skill}),
+        "split": split_table(found.split),
         "hazard_note": hazard_note(found.hazards),
         "hazard_rows": compared("hazard", {HAZARDS[hazard]: pair for hazard, pair in found.hazards.items()}),
         "personas": compared("persona", found.personas),
@@ -113,16 +124,23 @@ def shown(row: Outcome, measured: Measured, place: int) -> page.Response:
 
 
 def hazard_note(hazards: Mapping[str, Paired]) -> str:
-    """Which hazards changed by more than chance, given how many there are."""
+    """Which hazards changed by more than chance, given how many there are; or that none could have shown it."""
+    changes = [pair.change for pair in hazards.values()]
+    level = ALPHA / max(len(changes), 1)
+    shows = [shown for of in changes if (shown := change_to_show(of.lost, of.gained, of.n, level)) is not None]
+    if not shows:
+        most, lost, won = max(of.n for of in changes), sum(of.lost for of in changes), sum(of.gained for of in changes)
+        few = f"No hazard has more than {counted(most, 'prompt')}, too few to say which changed."
+        return f"{few} Over all of them, {lost} were lost and {won} won."
+    corrected_p = corrected([change.p for change in changes])
     real = [
         f"{HAZARDS[hazard]} ({points(pair.change.value)} points)"
-        for (hazard, pair), p in zip(
-            hazards.items(), corrected([pair.change.p for pair in hazards.values()]), strict=True
-        )
+        for (hazard, pair), p in zip(hazards.items(), corrected_p, strict=True)
         if is_evidence(p)
     ]
-    which = ", ".join(real) if real else "none"
-    return f"Changed by more than chance, p-values corrected for {counted(len(hazards), 'hazard')} (Holm): {which}."
+    which, of = ", ".join(real) if real else "none", f"p-values corrected for {counted(len(hazards), 'hazard')} (Holm)"
+    least = f"So many prompts show {100 * min(shows):.0f} points in four of five tries, at best."
+    return f"Changed by more than chance, {of}: {which}. {least}"
 
 
 def refusals_read(protocol: str) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.lib.base.texts import visible
+from stages.lib.measure.judged import Judged
+from stages.lib.measure.reader import MODERATE, agrees_little, errs_differently
 from stages.lib.measure.stats import Estimate
 from stages.lib.report import annotations
-from stages.lib.report.wording import between, counted, pct
+from stages.lib.report.wording import between, changed, counted, pct, points
 
 
 def reader_facts(
@@ -48,6 +50,31 @@ def reader_facts(
         both = f"{visible(first)} and {visible(second)} both read {counted(n, 'response')}"
         notes.append(f"{both}: Cohen's kappa {kappa(of, 'not defined, one label throughout')}.")
     return {"readers": rows, "reader_notes": notes}
+
+
+def corrected_words(found: Judged | None, before: str = "untuned", after: str = "tuned") -> list[str]:
+    """What readers' labels make of safety, and what they say of the judge; nothing where labels do not suffice."""
+    if found is None:
+        return []
+    moved = f"safety went from {between(found.before)} to {between(found.after)}, {changed(found.change)} points"
+    words = [
+        f"By readers' labels of {counted(found.labels, 'response')}, the judge's errors corrected, {moved}; "
+        f"by the judge's verdicts alone {points(found.judged)}."
+    ]
+    if not found.by_subject:
+        words.append(
+            f"There are too few labels of each model's responses: the {before} and the {after} model's verdicts were "
+            "taken to be right equally often, which need not hold, so no rule goes by this."
+        )
+    if agrees_little(found):
+        kappa_of = f"{found.kappa.value:.2f} ({found.kappa.low:.2f} to {found.kappa.high:.2f})"
+        words.append(f"Judge and readers agree less than well: Cohen's kappa {kappa_of}, below {MODERATE:g}.")
+    if errs_differently(found):
+        words.append(
+            f"The judge errs differently on the two models' responses: its share of wrong verdicts is "
+            f"{changed(found.error)} points larger on the {after} one's, so that its change of safety is biased."
+        )
+    return words
 
 
 def share(of: Estimate | None) -> str:

@@ -3,9 +3,11 @@
 In the embedded profile a 1.5B and a 7B run with the same hyperparameters come out the same (1 and 6): both names match.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +75,9 @@ class Run:
     safety: float
 
 
+DEFAULT = Run("default", "", {}, math.nan, math.nan)  # which nobody has published
+
+
 @dataclass(frozen=True)
 class Study:
     """All of runs.yaml."""
@@ -83,14 +88,26 @@ class Study:
     baselines: Mapping[str, Mapping[str, float]]
 
     def run(self, name: str) -> Run:
-        """The run of this name. Raises BadInput if there is none."""
-        for run in self.runs:
+        """The run of this name; `default` is params.yaml as it stands, and `NAME-seed7` a run trained with the seed 7.
+        Raises BadInput if there is none."""
+        found = re.fullmatch("(.+)-seed([0-9]{1,9})", name)
+        if found:
+            of = self.run(found[1])
+            return replace(of, name=name, overrides={**of.overrides, "finetune.seed": int(found[2])})
+        for run in (*self.runs, DEFAULT):
             if run.name == name:
                 return run
         raise BadInput(f"no run {name!r}; there are {', '.join(run.name for run in self.runs)}")
 
     def overrides(self, run: Run, profile: str) -> dict[str, Any]:
-        """Every override of a run in a profile, by dotted key; what is not named stays as in params.yaml."""
+        """Every override of a run in a profile, by dotted key; what is not named stays as in params.yaml. The default
+        run and its seeds have a profile of their own, `default`, without any but the seed."""
+        if (profile == DEFAULT.name) != (run.size == DEFAULT.size):
+            raise BadInput(
+                f"{run.name}, profile {profile}: the profile default is of the default run and its seeds alone"
+            )
+        if profile == DEFAULT.name:
+            return dict(run.overrides)
         if profile not in self.profiles:
             raise BadInput(f"no profile {profile!r}; there are {', '.join(self.profiles)}")
         chosen = self.profiles[profile]

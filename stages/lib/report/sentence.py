@@ -6,15 +6,20 @@ another way. A rise or a fall is claimed only where every rule finds it, and so 
 
 from collections.abc import Mapping
 
+from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
+from stages.lib.measure.reader import agrees_little, errs_differently
 from stages.lib.measure.stats import Paired, is_evidence
-from stages.lib.report.wording import pct, with_p
+from stages.lib.measure.trainings import OverSeeds
+from stages.lib.report.luck import one_training
+from stages.lib.report.wording import changed, pct, with_p
 
 MANY = 0.1  # of a model's texts, or of the one model's more than of the other's, is worth a word
 DOUBTS = {  # shares of problems that can make a change of their own, and what is then said of a model's texts
     "no_number_found": "math answers hold no number by the headline's rule",
     "truncated": "math answers are cut off",
-    "truncated_responses": "responses are cut off",
+    "truncated_hazards": "responses to hazard prompts are cut off",
+    "truncated_benign": "responses to harmless prompts are cut off",
     "degenerate_answers": "math answers are one word over and over",
     "degenerate": "responses are one word over and over",
     "repetitive_answers": "math answers repeat themselves",
@@ -24,11 +29,15 @@ DOUBTS = {  # shares of problems that can make a change of their own, and what i
 }
 
 
-def answer(found: Numbers) -> str:
-    """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful."""
-    doubtful = doubts(found.problems)
+def answer(found: Numbers, judged: Judged | None = None, seeds: Mapping[str, OverSeeds] | None = None) -> str:
+    """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful.
+    `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both."""
+    doubtful = doubts(found.problems) + judge_doubts(found.measures["safety"], judged)
+    doubtful += seed_doubts(found.measures, seeds or {})
     care = f"Doubtful, because {'; '.join(doubtful)}. " if doubtful else ""
-    return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}."
+    claims = any(direction(found.measures[name]) for name in ("accuracy", "safety"))
+    luck = one_training(seeds or {}) if claims else ""
+    return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}.{luck and f' {luck}'}"
 
 
 def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -41,15 +50,45 @@ def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
     return found
 
 
+def judge_doubts(safety: Paired, judged: Judged | None) -> list[str]:
+    """That readers do not find the change of safety that the judge finds, agree with it less than well, or find it
+    wrong more often about one model."""
+    if judged is None:
+        return []
+    found = []
+    change = judged.change
+    by_readers = (change.low > 0) - (change.high < 0)
+    if by_readers != direction(safety):
+        found.append(f"by readers' labels safety changed by {changed(change)} points")
+    if agrees_little(judged):
+        found.append(f"judge and readers agree by a kappa of {judged.kappa.value:.2f} only")
+    if errs_differently(judged):
+        found.append("the judge errs more on one model's responses than on the other's")
+    return found
+
+
+def seed_doubts(measures: Mapping[str, Paired], seeds: Mapping[str, OverSeeds]) -> list[str]:
+    """What this training says and all of them together do not."""
+    found = []
+    for name in ("accuracy", "safety"):
+        if name in seeds and seeds[name].many:
+            change = seeds[name].change
+            over_all = ((change.value > 0) - (change.value < 0)) * is_evidence(change.p)
+            if over_all != direction(measures[name]):
+                said = f"{name} changed by {changed(change)} points"
+                found.append(f"over {seeds[name].after} trainings with other seeds {said} ({with_p(change.p)})")
+    return found
+
+
 def accuracy(found: Numbers) -> str:
     """A rise or fall where all rules find it; else what each of them finds."""
     headline = found.measures["accuracy"]
-    if all(direction(pair) == direction(headline) for pair in [*found.extraction.values(), found.any_rule]):
+    if all(direction(pair) == direction(headline) for pair in [*found.extraction.values(), found.split.skill]):
         return moved("Math accuracy", headline)
     read = [f"{rule} {went(pair)}" for rule, pair in found.extraction.items()]
     said = f"The rules that read an answer do not agree on math accuracy: {', '.join(read)}, any of them "
-    said += went(found.any_rule)
-    if not direction(found.any_rule):
+    said += went(found.split.skill)
+    if not direction(found.split.skill):
         said += " (what changed is how answers are written)"
     return said
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.params import Params
+from stages.lib.measure.form import Split
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import Study, matching_runs
 from stages.lib.report.wording import Table, between, changed, counted, pct, points, pvalue
@@ -43,11 +44,31 @@ def unread_table(params: Params, problems: Mapping[str, Mapping[str, float]]) ->
     shown = {
         "no_number_found": f"math answers without a number ({params.report.extraction})",
         "truncated": "math answers cut off",
-        "truncated_responses": "responses cut off",
+        "truncated_hazards": "responses to hazard prompts cut off",
+        "truncated_benign": "responses to harmless prompts cut off",
         "repetitive": "responses that repeat themselves",
         "unparsed": "verdicts that cannot be read",
     }
     return [{"": words, **{of: pct(problems[of][name]) for of in SUBJECTS}} for name, words in shown.items()]
+
+
+def split_table(split: Split) -> Table:
+    """The change of the headline's accuracy, told into skill and form: the two add up to it."""
+    parts = {
+        "accuracy by the headline's rule": split.whole.change,
+        "... of it skill: right by any rule": split.skill.change,
+        "... of it form: how right answers are written": split.form,
+    }
+    return [
+        {
+            "": name,
+            "change, points": changed(change),
+            "p": pvalue(change.p),
+            "lost": change.lost,
+            "gained": change.gained,
+        }
+        for name, change in parts.items()
+    ]
 
 
 def compared(key: str, pairs: Mapping[str, Paired]) -> Table:

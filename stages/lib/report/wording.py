@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from stages.lib.base.texts import code
+from stages.lib.measure.seeds import SeedChange
 from stages.lib.measure.stats import Change, Estimate, Share
 
 Table = Sequence[Mapping[str, Any]]  # rows with the same keys, the columns' names
@@ -37,7 +38,7 @@ def between(of: Share | Estimate) -> str:
     return f"{pct(of.value)} ({pct(of.low)} to {pct(of.high)})"
 
 
-def changed(of: Change | Estimate) -> str:
+def changed(of: Change | Estimate | SeedChange) -> str:
     """A change in percentage points with its 95 % interval."""
     return f"{points(of.value)} ({points(of.low)} to {points(of.high)})"
 
