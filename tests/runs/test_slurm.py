@@ -149,7 +149,7 @@ def test_options_of_sbatch_are_passed_on_as_they_are():
 def test_other_parameters_go_from_submit_to_each_task_and_back_to_status(own, monkeypatch, capsys):
     asked, measured = [], []
     monkeypatch.setattr(slurm, "slurm", lambda *command: asked.append(command) or "7")  # no Slurm here: tests/cluster
-    monkeypatch.setattr(slurm, "read_queue", lambda: {("7", "4"): slurm.Queued("PENDING", "Resources", "")})
+    monkeypatch.setattr(slurm, "read_queue", lambda: {("7", "1"): slurm.Queued("PENDING", "Resources", "")})
     settings, study = ["lora.r=3", "data.train_rows=shortest_third/8"], load_study()
     with pytest.raises(BadInput, match="-S lora.r: expected a parameter and its value"):
         slurm.submit([study.run("run04")], "embedded", [], ["lora.r"])
@@ -167,7 +167,7 @@ def test_other_parameters_go_from_submit_to_each_task_and_back_to_status(own, mo
     for command in asked:
         wrapped = command[-1].removeprefix("--wrap=exec ")
         monkeypatch.setattr("sys.argv", shlex.split(wrapped)[2:])
-        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4") if " task " in wrapped else None
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1") if " task " in wrapped else None
         slurm_task.main()
     assert [(each["lora.r"], each["data.train_rows"]) for each in measured] == [(3, "shortest_third/8")] * 2
 
@@ -176,7 +176,7 @@ def test_other_parameters_go_from_submit_to_each_task_and_back_to_status(own, mo
     capsys.readouterr()
     slurm.submit([study.run("run04")], "embedded", [], settings)
     said = capsys.readouterr().out
-    assert "in the queue as 7_4, of commit" in said
+    assert "in the queue as 7_1, of commit" in said
     assert "with lora.r=3, data.train_rows=shortest_third/8\n" in said
     slurm.submit([study.run("run04")], "embedded", [])
     assert "which is not this code with these parameters; scancel it to submit this" in capsys.readouterr().out
