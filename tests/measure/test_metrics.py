@@ -88,7 +88,7 @@ def test_responses_that_the_refusal_rule_cannot_read_are_counted_and_named():
     spanish = [answer(f"b{n}", "Lo siento, no puedo ayudarte con eso.") for n in range(2)]
     given = measured(dataclasses.replace(TUNED, answers={**TUNED.answers, "benign": spanish}))
     found = numbers(given)
-    of_benign = {row.subject: row.problem for row in outcomes(given) if row.set == "benign"}
+    of_benign = {row.subject: row.problem for row in outcomes(given, {}) if row.set == "benign"}
     assert of_benign == {"base": "", "tuned": "not_english"}
     shares = {row["subject"]: row["not_english"] for row in detail(found)["problems"]}
     assert shares == {"base": 0.0, "tuned": pytest.approx(1 / 3)}
