@@ -44,7 +44,7 @@ def main() -> None:
     study = load_study()
     measured = read_measured(params)
     made_by = {name: {file: read_made(generated(name) / file) for file in FILES} for name in SUBJECTS}
-    check_alike(measured, made_by)
+    check_alike(measured, made_by, params.base.model)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
     rows = outcomes(measured)
 
@@ -96,17 +96,20 @@ def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]
     return Subject(answers, verdicts)
 
 
-def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]]) -> None:
-    """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning."""
+def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], other: str | None) -> None:
+    """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning. Where
+    the base is an`other` model (base.model), its files are others, and its template may render the same otherwise."""
     base, tuned = SUBJECTS
     for of in SETS.values():
         pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
-        if other := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
+        if unlike := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
             raise BadInput(
-                f"{of.answers}: {counted(len(other), 'prompt')}, {other[0]!r} the first, rendered otherwise for {base} "
+                f"{of.answers}: {counted(len(unlike), 'prompt')}, {unlike[0]!r} the first, rendered otherwise for {base} "
                 f"than for {tuned}: they answer other questions. {AGAIN}"
             )
     for file, made in made_by[base].items():
+        if other:
+            made = made.model_copy(update=made_by[tuned][file].model_dump(include={"content", "template"}))
         if unlike := differences(made, made_by[tuned][file]).incomparable:
             raise BadInput(f"{file} of {base} and of {tuned} were not made alike: {'; '.join(unlike)}. {AGAIN}")
 

@@ -43,6 +43,8 @@ def main() -> None:
         merge(params, part)
     else:
         shutil.copytree(TUNED, part)
+        if not adapter and not (part / "tokenizer_config.json").is_file():  # whole weights that were tuned elsewhere
+            save_tokenizer(params, part)
     kind = "adapter" if adapter and not arguments.merged else "merged" if adapter else "whole"
     write_text(part / "README.md", card(params, kind))
     part.replace(folder)
@@ -70,6 +72,13 @@ def merge(params: Params, folder: Path) -> None:
     models.load_tokenizer(source).save_pretrained(folder)
 
 
+def save_tokenizer(params: Params, folder: Path) -> None:
+    """Write the base model's tokenizer, with which the tuned model was measured."""
+    from stages.lib.model import models
+
+    models.load_tokenizer(models.find(params.model.name, params.model.revision)).save_pretrained(folder)
+
+
 def card(params: Params, kind: str) -> str:
     """The model card with what was measured; `kind`: adapter, merged or whole."""
     from stages.lib.report.tables import headline_table, retained
@@ -84,7 +93,10 @@ def card(params: Params, kind: str) -> str:
         "judge": params.judge,
         "source": params.data.source,
     }
-    return model_card(kind, params.model, SETS, params.model_dump(exclude={"review", "machine"}), measured)
+    values = params.model_dump(exclude={"review", "machine"})
+    if params.tuned.model:  # not from these training rows
+        return model_card(kind, params.model, SETS[2:], values, measured, elsewhere=[])
+    return model_card(kind, params.model, SETS, values, measured)
 
 
 if __name__ == "__main__":
