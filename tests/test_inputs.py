@@ -65,10 +65,9 @@ def test_other_weights_of_ones_own_are_a_change_and_another_base_to_compare_with
     would = own.run("python", "-m", "tools.drift", code=1)
     assert "finetune would run again" in would
     own.run("git", "checkout", "--quiet", "mine")
-    write_params(
-        own.folder, judge__protocol="refusal_rule", judge__model=None, tuned__model="./mine", base__model="./b"
-    )
-    write_text(own.folder / "b/model.safetensors", "weights\n")
+    whole = dict.fromkeys(("data__test_rows", "data__hazard_rows", "data__benign_rows"), "all")
+    judge = {"judge__protocol": "refusal_rule", "judge__model": None}
+    write_params(own.folder, tuned__model="./mine", base__model="o/b", base__revision="a" * 40, **whole, **judge)
     would = own.run("python", "-m", "tools.drift", code=1)
     assert "gen_math@base, gen_safety@base" in would
     assert "@tuned" not in would
