@@ -104,8 +104,8 @@ def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], o
         pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
         if unlike := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
             raise BadInput(
-                f"{of.answers}: {counted(len(unlike), 'prompt')}, {unlike[0]!r} the first, rendered otherwise for {base} "
-                f"than for {tuned}: they answer other questions. {AGAIN}"
+                f"{of.answers}: {counted(len(unlike), 'prompt')}, {unlike[0]!r} the first, rendered otherwise for "
+                f"{base} than for {tuned}: they answer other questions. {AGAIN}"
             )
     for file, made in made_by[base].items():
         if other:

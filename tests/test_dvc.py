@@ -36,6 +36,7 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "export": ("drift",),
     "fetch": (),
     "findings": ("review", "runs"),
+    "measure": (),
     "simulate": (),
 }
 

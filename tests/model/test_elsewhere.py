@@ -19,6 +19,7 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, sha256_file
 from stages.lib.base.params import Model, load_params
 from stages.lib.generate.engine import Engine, greedy
+from stages.lib.model.adapters import is_named
 from stages.lib.model.elsewhere import check_elsewhere
 from stages.lib.model.models import Source, load_subject
 from tests.conftest import write_params
@@ -183,6 +184,13 @@ def test_the_base_model_that_an_adapter_names_is_this_one_or_it_is_refused(tiny_
     else:
         with pytest.raises(BadInput, match=f"base_model_name_or_path: found {named!r}, but model.name is {hub.name}"):
             check_elsewhere(str(folder), None, base, hub)
+
+
+def test_an_embedded_model_is_known_by_the_name_of_its_file():
+    assert is_named("embedded/smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert is_named("embedded/qwen2.5-coder-0.5b-instruct", "unsloth/Qwen2.5-Coder-0.5B-Instruct-bnb-4bit")
+    assert not is_named("embedded/smollm2-135m", "HuggingFaceTB/SmolLM2-135M")
+    assert not is_named("embedded/qwen2.5-coder-0.5b-instruct", "Qwen/Qwen2.5-0.5B-Instruct")
 
 
 def longer(tensors: dict[str, torch.Tensor]) -> None:

@@ -64,6 +64,15 @@ def tuned_folder(name: str, revision: str | None) -> Path:
     return folder
 
 
+def latest(name: str) -> str:
+    """The commit that a model's main branch is at now. Raises BadInput if the hub does not say."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    with _said_in_one_message("model", name, "main"):
+        url = hf_hub_url(name, PROBED["model"], revision="main")
+        return get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT).commit_hash
+
+
 def check_model(name: str, revision: str | None) -> None:
     """Ask the hub for a model that is not in the cache, without downloading it. Raises BadInput if it cannot be had."""
     if not _cached("model", name, revision, MODEL_FILES, _is_whole_model):

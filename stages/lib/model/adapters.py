@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput, short
+from stages.lib.base.model_files import FILES
 from stages.lib.base.params import Model
 from stages.lib.model.models import Source, first_line, read_settings
 from stages.lib.model.tensors import check_finite, read_shapes
@@ -81,7 +82,7 @@ def _check_settings(settings: Mapping[str, Any], model: Model) -> str:
     named, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not named or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(named)):
         return f"As its base model it names {short(named) if named else 'none'}, which says nothing here."
-    if _plain_name(named) != _plain_name(model.name):
+    if not is_named(model.name, named):
         raise BadInput(
             f"{SETTINGS}: base_model_name_or_path: found {short(named)}, but model.name is {model.name}. If "
             "they are the same weights, set it to null there; else name its own base model"
@@ -92,10 +93,13 @@ def _check_settings(settings: Mapping[str, Any], model: Model) -> str:
     return f"{said}, which model.name is as well."
 
 
-def _plain_name(name: str) -> str:
-    """A model's name without whose copy it is, and how that was quantized for training (Unsloth's)."""
-    last = name.rpartition("/")[2].lower()
-    return re.sub(r"(-unsloth)?-bnb-4bit$", "", last)
+def is_named(name: str, named: str) -> bool:
+    """Whether the model that params call `name` may be the hub's `named`: by its name without whose copy it is, and how
+    that was quantized for training (Unsloth's). Of an embedded model its file has the name."""
+    plain, own = (re.sub(r"(-unsloth)?-bnb-4bit$", "", each.rpartition("/")[2].lower()) for each in (named, name))
+    if name in FILES:
+        return FILES[name].file.lower().startswith((f"{plain}.q", f"{plain}-q"))
+    return plain == own
 
 
 def _check_fit(folder: Path, base: Source, tensors: Mapping[str, Sequence[int]]) -> None:
