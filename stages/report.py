@@ -96,9 +96,9 @@ def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]
     return Subject(answers, verdicts)
 
 
-def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], other: str | None) -> None:
+def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], other: str | None = None) -> None:
     """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning. Where
-    the base is an`other` model (base.model), its files are others, and its template may render the same otherwise."""
+    the base is an `other` model (base.model), its files are others, and its template may render the same otherwise."""
     base, tuned = SUBJECTS
     for of in SETS.values():
         pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
@@ -108,7 +108,7 @@ def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], o
                 f"{base} than for {tuned}: they answer other questions. {AGAIN}"
             )
     for file, made in made_by[base].items():
-        if other:
+        if other and file in [of.answers for of in SETS.values()]:
             made = made.model_copy(update=made_by[tuned][file].model_dump(include={"content", "template"}))
         if unlike := differences(made, made_by[tuned][file]).incomparable:
             raise BadInput(f"{file} of {base} and of {tuned} were not made alike: {'; '.join(unlike)}. {AGAIN}")
