@@ -3,12 +3,15 @@
     pip install trl==1.16.0
     python -m stages.prepare && python -m bench.trl_adapter FOLDER
     dvc exp run -S tuned.model=FOLDER -S tuned.files=FOLDER
+    python -m bench.trl_adapter alike FOLDER OTHER      how much alike two adapters are
 
 Reads params.yaml and data/prepared; TRL's SFTTrainer does the rest in its own way: it renders the prompts and the
 completions by the chat template, pads the rows of a batch, draws the adapter's first values and writes the adapter.
 """
 
+import math
 import sys
+from pathlib import Path
 from typing import Any
 
 from stages.lib.base.cli import run
@@ -20,7 +23,14 @@ from stages.lib.prompts.gsm8k import SOLUTION
 
 
 def main() -> None:
-    (folder,) = sys.argv[1:]
+    if sys.argv[1:2] == ["alike"]:
+        print(f"cosine of the two changes of the weights: {alike(*map(Path, sys.argv[2:])):.4f}")
+    else:
+        train(*sys.argv[1:])
+
+
+def train(folder: str) -> None:
+    """Train by params.yaml on data/prepared, and write the adapter as TRL does."""
     params = load_params()
     rows, pool = (read_jsonl(PREPARED / f"{name}.jsonl", Problem) for name in ("train", "shots"))
     shots = pool[: params.fewshot.shots]
@@ -84,6 +94,23 @@ def main() -> None:
     )
     trainer.train()
     trainer.save_model(folder)
+
+
+def alike(folder: Path, other: Path) -> float:
+    """The cosine between what two adapters of one scale add to the weights, over all of them."""
+    from safetensors.torch import load_file
+
+    one, two = (
+        {k: v.float() for k, v in load_file(of / "adapter_model.safetensors").items()} for of in (folder, other)
+    )
+    inner = squares = others = 0.0
+    for a in [name for name in one if ".lora_A." in name]:
+        b = a.replace(".lora_A.", ".lora_B.")
+        first, second = one[b] @ one[a], two[b] @ two[a]
+        inner += float((first * second).sum())
+        squares += float((first**2).sum())
+        others += float((second**2).sum())
+    return inner / math.sqrt(squares * others)
 
 
 if __name__ == "__main__":
