@@ -5,22 +5,27 @@ Sections carry the names of the stages that read them, so that dvc.yaml can list
 everything under it takes plain values.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stages.lib.base.errors import BadInput, short
+from stages.lib.base.fields import (
+    BatchSize,
+    Commit,
+    NewTokens,
+    Number,
+    Quantization,
+    Rows,
+    Seed,
+    Sha256,
+    Switch,
+    Text,
+    TrainRows,
+    Whole,
+)
 from stages.lib.base.model_names import (
     CHAT_MODELS,
     GUARD_FILES,
@@ -40,55 +45,6 @@ EMBEDDED_DATA = {
     "hazards": "data/embedded/hazards.csv",
     "benign": "data/embedded/benign.csv",
 }
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")
-    return value
-
-
-def _rows(value: Any) -> str | int:
-    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise ValueError("expected 'all' or a whole number of rows from 1 up")
-
-
-def _train_rows(value: Any) -> str | int:
-    if isinstance(value, str) and re.fullmatch(r"shortest_third(/[1-9][0-9]{0,8})?", value):
-        return value
-    try:
-        return _rows(value)
-    except ValueError:
-        raise ValueError(
-            "expected 'all', 'shortest_third', so many of those (shortest_third/256) or a number of rows from 1 up"
-        ) from None
-
-
-def _commit(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"[0-9a-f]{40}", value):
-        return value
-    raise ValueError("expected null or a full commit hash (40 hex digits), so that the content cannot change")
-
-
-def _sha256(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"[0-9a-f]{64}", value):
-        return value
-    raise ValueError("expected null or a sha256 (64 hex digits, lower case)")
-
-
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, BeforeValidator(_not_bool)]  # also takes '3e-5' in quotes
-Switch = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
-Rows = Annotated[str | int, PlainValidator(_rows)]
-TrainRows = Annotated[str | int, PlainValidator(_train_rows)]
-Commit = Annotated[str | None, AfterValidator(_commit)]
-Sha256 = Annotated[str | None, AfterValidator(_sha256)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-BatchSize = Annotated[Whole, Field(ge=1, le=4096)]
-NewTokens = Annotated[Whole, Field(ge=1, le=32768)]
-Quantization = Literal["nf4", "none"]
 
 
 class Section(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):

@@ -1,7 +1,6 @@
 """LoRA or full-parameter tuning with transformers' Trainer: rows in, a tuned model and its loss curve out."""
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,7 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from peft import LoraConfig, TaskType, get_peft_model
 from torch.utils.data import Sampler
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from stages.lib.base.errors import BadInput
@@ -29,10 +27,9 @@ from stages.lib.model.device import computed_in, device, is_out_of_memory
 from stages.lib.model.models import check_length
 from stages.lib.prompts.chat import math_messages, render_completion, render_prompt
 from stages.lib.prompts.gsm8k import SOLUTION
-from stages.lib.train.checkpoints import Checkpoints, by_step, last_good
+from stages.lib.train.checkpoints import Checkpoints, last_good
 from stages.lib.train.packing import IGNORED, NAME, Row, loss_in_pieces, pack, rows_per_pack
-
-EXPLODED = 10  # times the first loss (or 1 nat, if that is more) is no training any more
+from stages.lib.train.watching import Divergence, Progress
 
 
 def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> Row:
@@ -106,7 +103,7 @@ def train(
             train_dataset=[*rows, *_silent(rows, packed)],
             data_collator=lambda batch: pack(batch, prefix),
             compute_loss_func=loss,
-            callbacks=[_Progress(), _Divergence(), *([Checkpoints()] if keep else [])],
+            callbacks=[Progress(), Divergence(), *([Checkpoints()] if keep else [])],
         )
         trainer.remove_callback(PrinterCallback)
         start = last_good(keep) if keep else None
@@ -205,43 +202,6 @@ class _SilentLast(Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         self.rows.set_epoch(epoch)
-
-
-class _Progress(TrainerCallback):
-    """A bar with rate, time left and the last loss; nothing when stderr is not a terminal."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        done, quiet = state.global_step, not (sys.stderr.isatty() and is_first())
-        self.bar = tqdm(total=state.max_steps, initial=done, desc="finetune", unit="step", disable=quiet)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(1)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
-
-
-class _Divergence(TrainerCallback):
-    """Stops a training that has broken down, before its weights are saved."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss, gradient = logs["loss"], float(logs.get("grad_norm", 0.0))
-        first = next(log["loss"] for log in state.log_history if "loss" in log)
-        if math.isfinite(loss) and math.isfinite(gradient) and loss <= EXPLODED * max(first, 1.0):
-            return
-        good = next(iter(by_step(Path(args.output_dir))), None)
-        raise BadInput(
-            f"finetune: training broke down at update {state.global_step} of {state.max_steps}: loss {loss:.4g} (first "
-            f"{first:.4g}), gradient norm {gradient:.4g}. "
-            f"The last good checkpoint is {good or 'none, it broke too soon'}. Try a lower finetune.learning_rate, "
-            "a higher finetune.warmup_ratio, or model.dtype float32"
-        )
 
 
 def save(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
