@@ -7,6 +7,7 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.train import training
 from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
 from stages.lib.train.training import add_lora, encode
 from tests.conftest import ARCHITECTURES, params_values
@@ -62,7 +63,7 @@ def test_loss_and_gradients_are_those_of_the_rows_one_by_one(
     model = tuned(tiny_models[architecture])
     wanted_loss = one_by_one(model, encoded[:rows])
     wanted = gradients(model, wanted_loss)
-    batch = pack(encoded[:rows], prefix)
+    batch = pack(encoded[:rows], encoded[0]["input_ids"][:prefix])
     assert batch["input_ids"].shape[1] == prefix + sum(len(row["input_ids"]) - prefix for row in encoded[:rows])
     monkeypatch.setattr("stages.lib.train.packing.PIECE", piece)
     with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
@@ -77,16 +78,41 @@ def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
     rows = [{"input_ids": [n, 7, 8 + n, 9], "labels": [IGNORED, 7, 8 + n, 9]} for n in range(20, 24)]
     model = tuned(tiny_models["llama"])
     wanted = gradients(model, one_by_one(model, rows))
-    batch = pack(rows, 0)
+    batch = pack(rows, [])
     with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
         got = gradients(model, in_pieces(model(**batch), labels, counted))
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("shots", "chosen"), [(3, slice(None)), (0, slice(None)), (3, slice(3, 5)), (3, slice(2, 4))])
+def test_rows_that_begin_with_part_of_the_prefix_only(tiny_models, architecture, shots, chosen):
+    """Replayed rows, which lack the examples, packed with those that have them, or alone."""
+    tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
+    rows = [encode(tokenizer, row, SHOTS[:shots], "text") for row in ROWS[:3]]
+    prefix = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
+    rows += [
+        training.row(tokenizer, f"<|im_start|>user\n{n} days?", f" {n} and {n}<|im_end|>", "answer") for n in (3, 5)
+    ]
+    rows = rows[chosen]
+    batch = pack([*rows[::2], *rows[1::2]], prefix)
+    longest = 0 if chosen.start == 3 else len(prefix)
+    assert batch["input_ids"].shape[1] <= longest + sum(len(row["input_ids"]) for row in rows)
+    model = tuned(tiny_models[architecture])
+    wanted_loss = one_by_one(model, rows)
+    wanted = gradients(model, wanted_loss)
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
+        got_loss = in_pieces(model(**batch), labels, counted)
+        got = gradients(model, got_loss)
+    assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+
+
 def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch):
     tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
-    batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], 0)
+    batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], [])
     model = tuned(tiny_models["qwen2"])
     head, seen = model.get_output_embeddings(), []
     whole = head.forward

@@ -2,9 +2,10 @@
 
 A pack is one sequence: the shared prefix (the example problems), then what follows it in each row, without padding.
 Position ids restart after the prefix, and a row attends to the prefix and to itself only, so every token gets the
-hidden state it would have in its own row. A prefix token that carries loss counts once for each row. Loss and gradients
-are therefore those of the unpacked rows (a test holds it in float32 to 1e-5); only dropout differs: it draws one mask
-for the shared tokens instead of one for each row.
+hidden state it would have in its own row. A row of another kind (a replayed answer) shares less: it attends to as much
+of the prefix as it begins with. A prefix token that carries loss counts once for each row that has it. Loss and
+gradients are therefore those of the unpacked rows (a test holds it in float32 to 1e-5); only dropout differs: it draws
+one mask for the shared tokens instead of one for each row.
 """
 
 import contextlib
@@ -34,28 +35,31 @@ def rows_per_pack(lengths: Sequence[int], prefix: int, batch_size: int, step: in
     return next(rows for rows in shares if prefix + sum(longest[:rows]) <= capacity)
 
 
-def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
+def pack(rows: Sequence[Row], prefix: Sequence[int]) -> dict[str, Any]:
     """One packed sequence of rows with input_ids and labels, as arguments of the model's call and of the loss.
 
+    `prefix`: tokens with which most rows begin; of those that none of these rows begins with, nothing is computed.
     input_ids and position_ids (1, tokens); logits_to_keep: the positions whose next token carries loss; labels (2,
     those): the next tokens and their weights; shift_labels: one entry per counted token of the unpacked rows, by which
-    Trainer counts them; pack: (prefix, tokens that follow it in each row), for the attention.
+    Trainer counts them; pack: (length of the prefix, for each row how much of that is its own and how many tokens
+    follow), for the attention.
     """
-    shared = rows[0]["input_ids"][:prefix]
-    tokens, places = list(shared), list(range(prefix))
+    begun = [begins_with(row, prefix) for row in rows]
+    shared = list(prefix[: max(begun)])
+    tokens, places = list(shared), list(range(len(shared)))
     kept: list[tuple[int, int, int]] = []  # (position, its next token, weight)
-    for place in range(1, prefix):
-        weight = sum(row["labels"][place] != IGNORED for row in rows)
+    for place in range(1, len(shared)):
+        weight = sum(place < n and row["labels"][place] != IGNORED for row, n in zip(rows, begun, strict=True))
         if weight:
             kept.append((place - 1, shared[place], weight))
-    for row in rows:
+    for row, n in zip(rows, begun, strict=True):
         start = len(tokens)
-        for place in range(max(prefix, 1), len(row["input_ids"])):
+        for place in range(max(n, 1), len(row["input_ids"])):
             if row["labels"][place] != IGNORED:
-                before = start + place - prefix - 1 if place > prefix else prefix - 1
+                before = start + place - n - 1 if place > n else n - 1
                 kept.append((before, row["labels"][place], 1))
-        tokens += row["input_ids"][prefix:]
-        places += range(prefix, len(row["input_ids"]))
+        tokens += row["input_ids"][n:]
+        places += range(n, len(row["input_ids"]))
     positions, targets, weights = torch.tensor(kept, dtype=torch.long).reshape(-1, 3).T
     return {
         "input_ids": torch.tensor([tokens]),
@@ -63,8 +67,14 @@ def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
         "logits_to_keep": positions,
         "labels": torch.stack([targets, weights]),
         "shift_labels": targets.repeat_interleave(weights),
-        "pack": (prefix, [len(row["input_ids"]) - prefix for row in rows]),
+        "pack": (len(shared), [(n, len(row["input_ids"]) - n) for row, n in zip(rows, begun, strict=True)]),
     }
+
+
+def begins_with(row: Row, prefix: Sequence[int]) -> int:
+    """How many tokens of the prefix a row begins with, leaving at least one of its own."""
+    most = min(len(prefix), len(row["input_ids"]) - 1)
+    return next((n for n in range(most) if row["input_ids"][n] != prefix[n]), most)
 
 
 @contextlib.contextmanager
@@ -133,25 +143,25 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: None,
     scaling: float,
-    pack: tuple[int, list[int]],
+    pack: tuple[int, list[tuple[int, int]]],
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer, with tensors (1, heads, tokens, dim): the prefix, then row by row."""
-    prefix, counts = pack
+    prefix, rows = pack
     times = query.shape[1] // key.shape[1]  # repeated by hand: torch's own way, with a mask, is slow on a GPU
     key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     options = {"dropout_p": dropout, "scale": scaling}
     attend = functional.scaled_dot_product_attention
-    queries, keys, values = (part.split([prefix, *counts], 2) for part in (query, key, value))
+    parts = [prefix, *(count for _, count in rows)]
+    queries, keys, values = (part.split(parts, 2) for part in (query, key, value))
     out = [attend(queries[0], keys[0], values[0], is_causal=True, **options)] if prefix else []
-    for own_query, own_key, own_value in zip(queries[1:], keys[1:], values[1:], strict=True):
-        if not prefix:
+    for (begun, count), own_query, own_key, own_value in zip(rows, queries[1:], keys[1:], values[1:], strict=True):
+        if not begun:
             out.append(attend(own_query, own_key, own_value, is_causal=True, **options))
             continue
-        count = own_query.shape[2]
-        mask = torch.ones(count, prefix + count, dtype=torch.bool, device=query.device).tril_(prefix)
-        both = (torch.cat(pair, 2) for pair in ((keys[0], own_key), (values[0], own_value)))
+        mask = torch.ones(count, begun + count, dtype=torch.bool, device=query.device).tril_(begun)
+        both = (torch.cat(pair, 2) for pair in ((keys[0][:, :, :begun], own_key), (values[0][:, :, :begun], own_value)))
         out.append(attend(own_query, *both, attn_mask=mask, **options))
     return torch.cat(out, 2).transpose(1, 2), None
 

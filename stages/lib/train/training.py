@@ -85,14 +85,14 @@ def train(
     """
     lengths = [len(row["input_ids"]) for row in rows]
     check_length(model, lengths, "finetune: training row")
-    prefix = shared_prefix([row["input_ids"] for row in rows])
+    prefix = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
     share, rest = divmod(settings.batch_size * settings.accumulation, count())
     if rest:
         raise BadInput(
             f"finetune: an update of finetune.batch_size {settings.batch_size} times accumulation "
             f"{settings.accumulation} rows cannot be shared evenly by {count()} processes (machine.processes)"
         )
-    packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
+    packed = rows_per_pack(lengths, len(prefix), min(settings.batch_size, share), share)
     bf16 = bf16 and computed_in("bfloat16") == "bfloat16"
     model.config.use_cache = False
     # Trainer makes its output folder even when nothing is saved there
