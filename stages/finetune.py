@@ -5,7 +5,8 @@
 LoRA on a frozen base model, 4-bit NF4 if model.quantization says so; lora.enabled: false tunes all weights. Costs about
 half a second per 100 tokens of training text for the default model on two CPU cores with AMX, two seconds without, and
 4.3 GiB of memory; examples are computed once per update. Killed at any moment, the same command goes on from
-the last checkpoint.
+the last checkpoint. What the untuned model is asked before (docs/FORGETTING.md) is kept for later trainings, too, and
+what came of it is in models/tuned/training.json.
 """
 
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from stages.lib.base.card import model_card
 from stages.lib.base.cli import no_arguments, run
-from stages.lib.base.files import write_sums, write_text
+from stages.lib.base.files import rounded, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first
@@ -36,16 +37,23 @@ def main() -> None:
     )
     rows, pool = begin(task, params.machine.processes)
     shots = pool[: params.fewshot.shots]
+    untuned = Task(name="untuned", params={"model": model}, files={}, model=model.name, lasting=True)
 
     from stages.lib.model import device, models
 
     device.quiet()
     from stages.lib.base.cost import write_cost
-    from stages.lib.train import training
+    from stages.lib.train import material, training
 
     source = models.find(model.name, model.revision)
     tokenizer = models.load_chat_tokenizer(source)
     encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
+    found: dict[str, float] = {}
+    if settings.mask_perplexity:
+        with work_on(untuned) as keep:
+            asked = models.load_for_generation(source, model.quantization, model.dtype)
+            encoded, found = material.masked(asked, encoded, settings, keep)
+            del asked
     with work_on(task) as keep:
         # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
         base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
@@ -62,6 +70,8 @@ def main() -> None:
         kind = "adapter" if lora.enabled else "whole"
         settled = {name: section.model_dump() for name, section in task.params.items()}
         write_text(part / "README.md", model_card(kind, model, ("train", "shots"), settled))
+        if found:
+            write_json(part / "training.json", rounded(found))
         write_sums(part)
         shutil.rmtree(TUNED, ignore_errors=True)
         part.replace(TUNED)
@@ -69,10 +79,11 @@ def main() -> None:
         lines = [f"{s['step']},{s['epoch']:.4f},{s['loss']:.6f},{s['learning_rate']:.3e}\n" for s in steps]
         write_text(Path("metrics/loss.csv"), header + "".join(lines))
         tokens = round(sum(len(row["input_ids"]) for row in encoded) * settings.epochs)
-        write_cost("finetune", seconds, len(rows), tokens)
+        write_cost("finetune", seconds, len(encoded), tokens)
     print(
-        f"finetune: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
+        f"finetune: {len(encoded)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
         f"{seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
+        + "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
     )
 
 

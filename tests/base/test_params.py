@@ -55,6 +55,7 @@ BAD = [
     ({"finetune__epochs": 0}, "finetune.epochs"),
     ({"finetune__schedule": "cosin"}, "finetune.schedule: found 'cosin'"),
     ({"finetune__loss": None}, "finetune.loss"),
+    ({"finetune__mask_perplexity": 0.5}, "finetune.mask_perplexity: found 0.5"),
     ({"finetune__seed": -1}, "finetune.seed"),
     ({"fewshot__shots": 17}, "fewshot.shots: found 17"),
     ({"data__train_rows": "some"}, "expected 'all', 'shortest_third', so many of those"),

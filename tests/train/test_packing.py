@@ -49,6 +49,15 @@ def one_by_one(model, rows):
     return total / count
 
 
+def packed_loss(model, rows, prefix=None):
+    """The loss of an optimizer step, all rows in one pack behind what they share, its output layer in pieces."""
+    shared = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
+    batch = pack(rows, shared if prefix is None else prefix)
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
+        return in_pieces(model(**batch), labels, counted)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("loss", ["answer", "text"])
 @pytest.mark.parametrize(("shots", "rows"), [(3, 8), (3, 1), (0, 8), (1, 3)])

@@ -124,6 +124,7 @@ class Finetune(Section):
     optimizer: Literal["auto", "paged_adamw_32bit", "adamw_torch"]
     loss: Literal["answer", "text"]
     seed: Seed
+    mask_perplexity: Annotated[Number, Field(ge=1)] | None = None  # older commits have none of these
 
 
 class Generation(Section):
