@@ -55,6 +55,11 @@ BAD = [
     ({"finetune__epochs": 0}, "finetune.epochs"),
     ({"finetune__schedule": "cosin"}, "finetune.schedule: found 'cosin'"),
     ({"finetune__loss": None}, "finetune.loss"),
+    ({"finetune__kl": -1}, "finetune.kl: found -1"),
+    (
+        {"finetune__kl": 1, "lora__enabled": False, "model__quantization": "none"},
+        "has none, so set finetune.kl to 0",
+    ),
     ({"finetune__mask_perplexity": 0.5}, "finetune.mask_perplexity: found 0.5"),
     ({"finetune__seed": -1}, "finetune.seed"),
     ({"fewshot__shots": 17}, "fewshot.shots: found 17"),

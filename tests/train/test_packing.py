@@ -21,9 +21,9 @@ PROBLEMS = [
 SHOTS, ROWS = PROBLEMS[:3], PROBLEMS[3:]
 
 
-def tuned(folder):
+def tuned(folder, **changes):
     """A float32 model with an adapter that does something, as after some training; no dropout."""
-    lora = parse_params(params_values(), "params.yaml").lora
+    lora = parse_params(params_values(), "params.yaml").lora.model_copy(update=changes)
     model = add_lora(load_base(Source(str(folder), None), "none", "float32"), lora, 5, "./tiny", None)
     torch.manual_seed(3)
     for name, weight in model.named_parameters():
@@ -49,11 +49,11 @@ def one_by_one(model, rows):
     return total / count
 
 
-def packed_loss(model, rows, prefix=None):
+def packed_loss(model, rows, prefix=None, kl=0.0):
     """The loss of an optimizer step, all rows in one pack behind what they share, its output layer in pieces."""
     shared = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
     batch = pack(rows, shared if prefix is None else prefix)
-    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False, kl=kl) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
         return in_pieces(model(**batch), labels, counted)
 
@@ -117,6 +117,65 @@ def test_rows_that_begin_with_part_of_the_prefix_only(tiny_models, architecture,
         got = gradients(model, got_loss)
     assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("shots", "loss"), [(3, "answer"), (3, "text"), (0, "text")])
+@pytest.mark.parametrize("head", [False, True])
+def test_the_divergence_from_the_untuned_model_is_the_plain_formula(
+    tiny_models, architecture, shots, loss, head, monkeypatch
+):
+    """Loss and gradients, against all logits of two models, each row in a pass of its own; an adapter on the output
+    layer, too."""
+    tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
+    rows = [encode(tokenizer, row, SHOTS[:shots], loss) for row in ROWS[:5]]
+    model = tuned(tiny_models[architecture], **({"target_modules": ["q_proj", "lm_head"]} if head else {}))
+    untuned = load_base(Source(str(tiny_models[architecture]), None), "none", "float32")
+    count, plain = sum(label != IGNORED for row in rows for label in row["labels"][1:]), 0.0
+    for row in rows:
+        ids, counts = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:]) != IGNORED
+        with torch.no_grad():
+            before = untuned(ids).logits[0, :-1].softmax(-1)
+        after = model(ids).logits[0, :-1].softmax(-1)
+        plain = plain + (before * (before / after).log()).nan_to_num().sum(-1)[counts].sum() / count
+    assert plain.item() > 0.01
+    wanted_loss = one_by_one(model, rows) + 0.7 * plain
+    wanted = gradients(model, wanted_loss)
+    monkeypatch.setattr("stages.lib.train.packing.PIECE", 7)
+    got_loss = packed_loss(model, rows, kl=0.7)
+    got = gradients(model, got_loss)
+    assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+    again = gradients(model, packed_loss(model, rows))  # nothing is left of it
+    assert torch.equal(again, gradients(model, packed_loss(model, rows)))
+    assert not torch.allclose(again, got)
+
+
+def test_without_a_divergence_loss_and_gradients_are_bit_for_bit_those_of_cross_entropy_alone(tiny_models):
+    tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
+    rows = [encode(tokenizer, row, SHOTS, "text") for row in ROWS]
+    model = tuned(tiny_models["qwen2"])
+    got_loss = packed_loss(model, rows)
+    got = gradients(model, got_loss)
+    batch = pack(rows, rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])])
+    targets, weights = batch.pop("labels")
+    with use_attention(model, NAME):
+        head = model.get_output_embeddings()
+        whole, head.forward = head.forward, lambda hidden: hidden
+        hidden = model(**batch).logits[0]
+        head.forward = whole
+    total, inside = torch.zeros(()), []
+    for states, of, weight in zip(hidden.detach().split(128), targets.split(128), weights.split(128), strict=True):
+        states.requires_grad_()
+        loss = (torch.nn.functional.cross_entropy(head(states).float(), of, reduction="none") * weight).sum()
+        loss = loss / weights.sum()
+        inside.append(torch.autograd.grad(loss, states)[0])
+        total += loss.detach()
+    model.zero_grad()
+    hidden.backward(torch.cat(inside))
+    wanted = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
+    assert torch.equal(got_loss.detach(), total)
+    assert torch.equal(got, wanted)
 
 
 def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch):

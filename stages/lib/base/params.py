@@ -125,6 +125,7 @@ class Finetune(Section):
     loss: Literal["answer", "text"]
     seed: Seed
     mask_perplexity: Annotated[Number, Field(ge=1)] | None = None  # older commits have none of these
+    kl: Annotated[Number, Field(ge=0, le=1000)] = 0.0
 
 
 class Generation(Section):
@@ -199,6 +200,11 @@ class Params(Section):
             raise ValueError(
                 "lora.enabled is false, but full-parameter tuning cannot train 4-bit weights; "
                 "set model.quantization to none as well"
+            )
+        if not self.lora.enabled and self.finetune.kl:
+            raise ValueError(
+                "finetune.kl compares with the untuned model, which is the tuned one with its adapter off; "
+                "full-parameter tuning (lora.enabled is false) has none, so set finetune.kl to 0"
             )
         return self
 

@@ -78,10 +78,13 @@ def begins_with(row: Row, prefix: Sequence[int]) -> int:
 
 
 @contextlib.contextmanager
-def loss_in_pieces(model: Any, bf16: bool) -> Iterator[Callable[..., torch.Tensor]]:
+def loss_in_pieces(model: Any, bf16: bool, kl: float = 0.0) -> Iterator[Callable[..., torch.Tensor]]:
     """For the time being, the model's call returns hidden states in place of logits; yields the loss over them.
 
-    With `bf16` the output layer runs under autocast, as accelerate has the rest of the model do.
+    With `bf16` the output layer runs under autocast, as accelerate has the rest of the model do. With `kl`, the call
+    also returns the hidden states of the untuned model, which is this one with its adapter off, and the loss has so
+    much of the mean divergence KL(untuned || tuned) of the next token's distributions added, over the same tokens (as
+    Learning without Forgetting keeps an old model's outputs, arXiv:1606.09282).
 
     With 151,936 words, the logits of 2,048 tokens and their gradients are 2.5 GB in float32. The loss therefore goes
     through the output layer PIECE positions at a time and keeps gradients, not logits (as Liger's fused cross-entropy
@@ -92,18 +95,32 @@ def loss_in_pieces(model: Any, bf16: bool) -> Iterator[Callable[..., torch.Tenso
     half = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
     trained = [weight for weight in head.parameters() if weight.requires_grad]
 
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, *trained)
+    def untuned_head(hidden: torch.Tensor) -> torch.Tensor:
+        with model.disable_adapter() if trained else contextlib.nullcontext(), torch.no_grad():
+            return half(whole)(hidden)
 
+    def add_untuned(module: Any, _: tuple, inputs: dict[str, Any], outputs: Any) -> None:
+        with model.disable_adapter(), torch.no_grad():
+            outputs["untuned"] = module.forward(**inputs).logits
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        untuned = (kl, untuned_head, outputs.untuned[0]) if kl else None
+        return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, untuned, *trained)
+
+    hook = model.register_forward_hook(add_untuned, with_kwargs=True) if kl else contextlib.nullcontext()
     head.forward = lambda hidden: hidden
     try:
-        yield loss
+        with hook:
+            yield loss
     finally:
         head.forward = whole
 
 
 class _LossInPieces(torch.autograd.Function):
-    """Mean cross-entropy of hidden states (positions, size) through the output layer; gradients are made on the way."""
+    """Mean cross-entropy of hidden states (positions, size) through the output layer; gradients are made on the way.
+
+    `untuned`: weight of the divergence, output layer and hidden states of the model that it is from, if it counts.
+    """
 
     @staticmethod
     def forward(
@@ -112,15 +129,20 @@ class _LossInPieces(torch.autograd.Function):
         hidden: torch.Tensor,
         labels: torch.Tensor,
         count: torch.Tensor,
+        untuned: tuple[float, Callable[[torch.Tensor], torch.Tensor], torch.Tensor] | None,
         *trained: torch.Tensor,
     ) -> torch.Tensor:
         total, inside = torch.zeros((), device=hidden.device), []
         outside = [torch.zeros_like(weight) for weight in trained]
-        pieces = (part.split(PIECE) for part in (hidden, *labels))
-        for states, targets, weights in zip(*pieces, strict=True):
+        kl, untuned_head, before = untuned or (0.0, None, hidden)
+        pieces = (part.split(PIECE) for part in (hidden, before, *labels))
+        for states, states_before, targets, weights in zip(*pieces, strict=True):
             with torch.enable_grad():
                 states = states.detach().requires_grad_()
-                each = functional.cross_entropy(head(states).float(), targets, reduction="none")
+                logits = head(states).float()
+                each = functional.cross_entropy(logits, targets, reduction="none")
+                if kl:
+                    each = each + kl * divergence(untuned_head(states_before).float(), logits)
                 loss = (each * weights).sum() / count
                 gradients = torch.autograd.grad(loss, [states, *trained])
             total += loss.detach()
@@ -133,7 +155,13 @@ class _LossInPieces(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inside, *outside = (gradient * each for each in context.saved_tensors)
-        return None, inside, None, None, *outside
+        return None, inside, None, None, None, *outside
+
+
+def divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """KL(before || after) in nats of each row of logits (rows, words): what it costs to expect `after` of `before`."""
+    before = before.log_softmax(-1)
+    return (before.exp() * (before - after.log_softmax(-1))).sum(-1)
 
 
 def packed_attention(

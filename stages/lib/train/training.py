@@ -96,7 +96,7 @@ def train(
     bf16 = bf16 and computed_in("bfloat16") == "bfloat16"
     model.config.use_cache = False
     # Trainer makes its output folder even when nothing is saved there
-    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16) as loss:
+    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16, settings.kl) as loss:
         trainer = _Trainer(
             model=model,
             args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),
