@@ -1,4 +1,4 @@
-"""finetune: data/prepared/{train,shots}.jsonl → models/tuned/ (adapter or full weights) and metrics/loss.csv.
+"""finetune: data/prepared/{train,shots,replay}.jsonl → models/tuned/ (adapter or full weights) and metrics/loss.csv.
 
     python -m stages.finetune
 
@@ -19,7 +19,7 @@ from stages.lib.base.files import rounded, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first
-from stages.lib.base.rows import Problem
+from stages.lib.base.rows import Problem, Prompt
 from stages.lib.model.opening import Task, begin, work_on
 
 TUNED = Path("models/tuned")
@@ -29,37 +29,51 @@ def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     model, lora, settings = params.model, params.lora, params.finetune
+    own = params.data.solutions != "published"
     task = Task(
         name="finetune",
-        params={"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings},
-        files={PREPARED / "train.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
+        params={
+            "model": model,
+            "lora": lora,
+            "fewshot": params.fewshot,
+            "finetune": settings,
+            **({"data": params.data} if own else {}),
+        },
+        files={
+            PREPARED / "train.jsonl": Problem,
+            PREPARED / "shots.jsonl": Problem,
+            **({PREPARED / "replay.jsonl": Prompt} if settings.replay else {}),
+        },
         model=model.name,
     )
-    rows, pool = begin(task, params.machine.processes)
+    rows, pool, *rest = begin(task, params.machine.processes)
     shots = pool[: params.fewshot.shots]
-    untuned = Task(name="untuned", params={"model": model}, files={}, model=model.name, lasting=True)
 
     from stages.lib.model import device, models
 
     device.quiet()
     from stages.lib.base.cost import write_cost
-    from stages.lib.train import material, training
+    from stages.lib.train import training
+    from stages.lib.train.encoding import encode
 
     source = models.find(model.name, model.revision)
     tokenizer = models.load_chat_tokenizer(source)
-    encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
-    found: dict[str, float] = {}
-    if settings.mask_perplexity:
-        with work_on(untuned) as keep:
-            asked = models.load_for_generation(source, model.quantization, model.dtype)
-            encoded, found = material.masked(asked, encoded, settings, keep)
-            del asked
+    encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss) for row in rows], [], {}
+    if own or settings.asks_untuned:
+        from stages.lib.train import material
+
+        with work_on(Task("untuned", {"model": model}, {}, model.name, lasting=True)) as keep:
+            untuned = models.load_for_generation(source, model.quantization, model.dtype)
+            asked = material.Engine(untuned, tokenizer, material.BATCH, keep)
+            made = material.with_a_say(asked, rows, shots, rest[0] if rest else [], params.data, settings)
+            encoded, replayed, found = made.rows, made.replayed, made.found
+            del untuned, asked
     with work_on(task) as keep:
         # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
         base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
         tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
         start = time.perf_counter()
-        steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
+        steps = training.train(tuned, encoded, settings, model.dtype == "bfloat16", keep, replayed)
         seconds = time.perf_counter() - start
         if not is_first():
             return
@@ -78,11 +92,11 @@ def main() -> None:
         header = "step,epoch,loss,learning_rate\n"
         lines = [f"{s['step']},{s['epoch']:.4f},{s['loss']:.6f},{s['learning_rate']:.3e}\n" for s in steps]
         write_text(Path("metrics/loss.csv"), header + "".join(lines))
-        tokens = round(sum(len(row["input_ids"]) for row in encoded) * settings.epochs)
-        write_cost("finetune", seconds, len(encoded), tokens)
+        tokens = round(sum(len(row["input_ids"]) for row in [*encoded, *replayed]) * settings.epochs)
+        write_cost("finetune", seconds, len(encoded) + len(replayed), tokens)
     print(
-        f"finetune: {len(encoded)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
-        f"{seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
+        f"finetune: {len(encoded) + len(replayed)} rows, {len(steps)} updates, "
+        f"loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
         + "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
     )
 

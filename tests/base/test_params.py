@@ -55,6 +55,12 @@ BAD = [
     ({"finetune__epochs": 0}, "finetune.epochs"),
     ({"finetune__schedule": "cosin"}, "finetune.schedule: found 'cosin'"),
     ({"finetune__loss": None}, "finetune.loss"),
+    ({"data__solutions": "mine"}, "data.solutions: found 'mine'"),
+    ({"data__samples": 0}, "data.samples: found 0"),
+    ({"data__unsolved": None}, "data.unsolved"),
+    ({"finetune__replay": -1}, "finetune.replay: found -1"),
+    ({"finetune__replay": 1.5}, "finetune.replay: found 1.5"),
+    ({"finetune__replay_hazards": ""}, "finetune.replay_hazards"),
     ({"finetune__kl": -1}, "finetune.kl: found -1"),
     (
         {"finetune__kl": 1, "lora__enabled": False, "model__quantization": "none"},

@@ -7,9 +7,10 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.models import Source, load_base, load_tokenizer
-from stages.lib.train import training
+from stages.lib.train import encoding
+from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
-from stages.lib.train.training import add_lora, encode
+from stages.lib.train.training import add_lora
 from tests.conftest import ARCHITECTURES, params_values
 
 PROBLEMS = [
@@ -102,7 +103,7 @@ def test_rows_that_begin_with_part_of_the_prefix_only(tiny_models, architecture,
     rows = [encode(tokenizer, row, SHOTS[:shots], "text") for row in ROWS[:3]]
     prefix = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
     rows += [
-        training.row(tokenizer, f"<|im_start|>user\n{n} days?", f" {n} and {n}<|im_end|>", "answer") for n in (3, 5)
+        encoding.row(tokenizer, f"<|im_start|>user\n{n} days?", f" {n} and {n}<|im_end|>", "answer") for n in (3, 5)
     ]
     rows = rows[chosen]
     batch = pack([*rows[::2], *rows[1::2]], prefix)

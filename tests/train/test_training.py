@@ -10,8 +10,9 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.models import Source, load_base, load_tokenizer
 from stages.lib.prompts.chat import math_messages, render_prompt
+from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, divergence
-from stages.lib.train.training import add_lora, encode, train
+from stages.lib.train.training import add_lora, train
 from tests.conftest import ARCHITECTURES, params_values
 
 ROWS = [

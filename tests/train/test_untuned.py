@@ -10,8 +10,9 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
 from stages.lib.train import material, untuned
+from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED
-from stages.lib.train.training import add_lora, encode, train
+from stages.lib.train.training import add_lora, train
 from stages.lib.train.untuned import mask, perplexity, token_losses
 from tests.conftest import ARCHITECTURES, params_values
 
@@ -93,11 +94,10 @@ def adapter(folder, rows, **changes):
 
 def test_a_threshold_that_masks_nothing_changes_no_bit_and_one_that_masks_does(tiny_models, tmp_path):
     rows, model, _ = rows_and_model(tiny_models["qwen2"], loss="text")
-    settings = parse_params(params_values(finetune__mask_perplexity=1e60), "params.yaml").finetune
-    same, found = material.masked(model, rows, settings, tmp_path)
+    asked = material.Engine(model, None, 4, tmp_path)
+    same, found = material.without_surprises(asked, rows, 1e60)
     assert (same, found["masked_share"]) == (rows, 0)
-    middle = settings.model_copy(update={"mask_perplexity": 1e5})
-    fewer, found = material.masked(model, rows, middle, tmp_path)
+    fewer, found = material.without_surprises(asked, rows, 1e5)
     assert 0.1 < found["masked_share"] < 0.95
     assert found["counted_tokens"] == sum(len(row["labels"]) - 1 for row in rows)
     (_, plain), (_, unmasked), (steps, masked) = (adapter(tiny_models["qwen2"], each) for each in (rows, same, fewer))
@@ -105,7 +105,7 @@ def test_a_threshold_that_masks_nothing_changes_no_bit_and_one_that_masks_does(t
     assert not any(torch.equal(plain[name], masked[name]) for name in plain if "lora_B" in name)
     assert all(math.isfinite(step["loss"]) for step in steps)
     with pytest.raises(BadInput, match="every token of every row is more perplexing than 1 to the untuned model"):
-        material.masked(model, rows, settings.model_copy(update={"mask_perplexity": 1}), tmp_path)
+        material.without_surprises(asked, rows, 1)
 
 
 @pytest.mark.parametrize("shots", [3, 0])
@@ -114,8 +114,7 @@ def test_loss_and_gradients_of_masked_rows_are_the_plain_formulas(tiny_models, t
     from tests.train.test_packing import gradients, packed_loss, tuned
 
     rows, model, plain = rows_and_model(tiny_models["llama"], shots, loss="text")
-    settings = parse_params(params_values(finetune__mask_perplexity=1e5), "params.yaml").finetune
-    masked, _ = material.masked(model, rows, settings, tmp_path)
+    masked, _ = material.without_surprises(material.Engine(model, None, 4, tmp_path), rows, 1e5)
     trained, total, count = tuned(tiny_models["llama"]), 0.0, 0
     for row in rows:
         kept = torch.tensor(plainly(plain, row)).exp() <= 1e5

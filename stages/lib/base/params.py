@@ -76,6 +76,9 @@ class Data(Section):
     hazard_rows: Rows
     benign_rows: Rows
     seed: Seed
+    solutions: Literal["published", "own", "rewritten"] = "published"  # older commits have none of these
+    samples: Annotated[Whole, Field(ge=1, le=64)] = 4
+    unsolved: Literal["published", "none"] = "published"
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
@@ -126,6 +129,20 @@ class Finetune(Section):
     seed: Seed
     mask_perplexity: Annotated[Number, Field(ge=1)] | None = None  # older commits have none of these
     kl: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    replay: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
+    replay_hazards: Text = "data/embedded/guard_hazards.jsonl"
+    replay_ordinary: Text = "data/embedded/guard_ordinary.jsonl"
+
+    @model_validator(mode="after")
+    def _two_kinds(self) -> "Finetune":
+        if self.replay_hazards == self.replay_ordinary:
+            raise ValueError("replay_hazards and replay_ordinary name the same file; half the rows come from each")
+        return self
+
+    @property
+    def asks_untuned(self) -> bool:
+        """Whether the untuned model is asked something before the training."""
+        return bool(self.mask_perplexity or self.replay)
 
 
 class Generation(Section):

@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.rows import Problem
-from stages.lib.prompts.gsm8k import EXAMPLE_QUESTION, QUESTION, SOLUTION
+from stages.lib.prompts.gsm8k import EXAMPLE_QUESTION, QUESTION, REWRITE, SOLUTION
 from stages.lib.prompts.thinking import CLOSES, opened
 
 Message = dict[str, str]
@@ -36,6 +36,11 @@ def math_messages(question: str, shots: Sequence[Problem]) -> list[Message]:
         messages.append({"role": "user", "content": EXAMPLE_QUESTION.format(question=shot.question)})
         messages.append({"role": "assistant", "content": SOLUTION.format(answer=shot.answer)})
     return [*messages, {"role": "user", "content": QUESTION.format(question=question)}]
+
+
+def rewriting_messages(problem: Problem) -> list[Message]:
+    """A question with its published solution, to be solved in the model's own words (as in SDFT, arXiv:2402.13669)."""
+    return [{"role": "user", "content": REWRITE.format(question=problem.question, answer=problem.answer)}]
 
 
 def safety_messages(prompt: str) -> list[Message]:
