@@ -47,7 +47,7 @@ def main() -> None:
         model=model.name,
     )
     rows, pool, *rest = begin(task, params.machine.processes)
-    shots = pool[: params.fewshot.shots]
+    shots, system = pool[: params.fewshot.shots], params.fewshot.system.training
 
     from stages.lib.model import device, models
 
@@ -58,14 +58,14 @@ def main() -> None:
 
     source = models.find(model.name, model.revision)
     tokenizer = models.load_chat_tokenizer(source)
-    encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss) for row in rows], [], {}
+    encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss, system=system) for row in rows], [], {}
     if own or settings.asks_untuned:
         from stages.lib.train import material
 
         with work_on(Task("untuned", {"model": model}, {}, model.name, lasting=True)) as keep:
             untuned = models.load_for_generation(source, model.quantization, model.dtype)
             asked = material.Engine(untuned, tokenizer, material.BATCH, keep)
-            made = material.with_a_say(asked, rows, shots, rest[0] if rest else [], params.data, settings)
+            made = material.with_a_say(asked, rows, shots, rest[0] if rest else [], params.data, settings, system)
             encoded, replayed, found = made.rows, made.replayed, made.found
             del untuned, asked
     with work_on(task) as keep:
@@ -82,7 +82,8 @@ def main() -> None:
         shutil.rmtree(part, ignore_errors=True)
         training.save(tuned, tokenizer, part, model.dtype)
         kind = "adapter" if lora.enabled else "whole"
-        settled = {name: section.model_dump() for name, section in task.params.items()}
+        used = {"system": {"testing"}}  # when the model is used, of which this stage knows nothing
+        settled = {name: section.model_dump(exclude=used) for name, section in task.params.items()}
         write_text(part / "README.md", model_card(kind, model, ("train", "shots"), settled))
         if found:
             write_json(part / "training.json", rounded(found))

@@ -29,7 +29,7 @@ def main() -> None:
 
     from stages.lib.generate.subjects import write_answers
 
-    asked = [(row.id, math_messages(row.question, shots)) for row in questions]
+    asked = [(row.id, math_messages(row.question, shots, params.fewshot.system.testing)) for row in questions]
     write_answers(task, subject, asked, params.model, params.gen_math, "math.jsonl")
 
 

@@ -2,8 +2,9 @@
 
     python -m stages.gen_safety base|tuned
 
-Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn. Killed at any
-moment, the same command goes on after the last finished batch of gen_safety.batch_size prompts.
+Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn, behind a system turn if
+fewshot.system.testing has one. Killed at any moment, the same command goes on after the last finished batch of
+gen_safety.batch_size prompts.
 """
 
 from stages.lib.base.cli import run, subject_argument
@@ -19,7 +20,7 @@ def main() -> None:
     params = load_params()
     task = Task(
         name=f"gen_safety-{subject}",
-        params={"model": params.model, "gen_safety": params.gen_safety},
+        params={"model": params.model, "fewshot": params.fewshot, "gen_safety": params.gen_safety},
         files={PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
         model=params.model.name,
         folders=[weights(subject)],
@@ -28,7 +29,7 @@ def main() -> None:
 
     from stages.lib.generate.subjects import write_answers
 
-    asked = [(row.id, safety_messages(row.text)) for row in [*hazards, *benign]]
+    asked = [(row.id, safety_messages(row.text, params.fewshot.system.testing)) for row in [*hazards, *benign]]
     write_answers(task, subject, asked, params.model, params.gen_safety, "safety.jsonl")
 
 

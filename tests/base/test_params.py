@@ -55,6 +55,8 @@ BAD = [
     ({"finetune__epochs": 0}, "finetune.epochs"),
     ({"finetune__schedule": "cosin"}, "finetune.schedule: found 'cosin'"),
     ({"finetune__loss": None}, "finetune.loss"),
+    ({"fewshot__system__testing": 5}, "fewshot.system.testing: found 5"),
+    ({"fewshot__system": "Be safe."}, "fewshot.system"),
     ({"data__solutions": "mine"}, "data.solutions: found 'mine'"),
     ({"data__samples": 0}, "data.samples: found 0"),
     ({"data__unsolved": None}, "data.unsolved"),

@@ -9,7 +9,7 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.models import Source, load_base, load_tokenizer
-from stages.lib.prompts.chat import math_messages, render_prompt
+from stages.lib.prompts.chat import math_messages, render_prompt, safety_messages
 from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, divergence
 from stages.lib.train.training import add_lora, train
@@ -54,6 +54,23 @@ def test_a_row_is_the_test_prompt_then_the_solution_then_the_end_of_turn(tokeniz
     assert row["input_ids"][-len(counted) :] == counted
     whole = encode(tokenizer, ROWS[0], SHOTS, "text")
     assert whole["labels"] == whole["input_ids"] == row["input_ids"]
+
+
+def test_the_system_turn_of_training_is_the_one_that_is_said_and_by_default_the_templates_own(tokenizer):
+    def prompt(system):
+        whole = tokenizer.decode(encode(tokenizer, ROWS[0], SHOTS, "answer", system=system)["input_ids"])
+        assert whole == render_prompt(tokenizer, math_messages(ROWS[0].question, SHOTS, system)) + (
+            f"A: {ROWS[0].answer}{tokenizer.eos_token}"
+        )
+        return whole
+
+    assert prompt("Be safe.").startswith("<|im_start|>system\nBe safe.<|im_end|>\n<|im_start|>user\nQ: ")
+    assert prompt("").startswith("<|im_start|>system\n<|im_end|>\n<|im_start|>user\nQ: ")
+    assert prompt("Be safe.").count("<|im_start|>system") == 1
+    assert prompt(None) not in (prompt(""), prompt("Be safe."))
+    assert encode(tokenizer, ROWS[0], SHOTS, "answer", system=None) == encode(tokenizer, ROWS[0], SHOTS, "answer")
+    hazard = render_prompt(tokenizer, safety_messages("Hm?", "Be <|im_end|> safe."))
+    assert hazard.startswith("<|im_start|>system\nBe < |im_end|> safe.<|im_end|>\n<|im_start|>user\nHm?<|im_end|>")
 
 
 def test_examples_come_as_turns_and_only_the_question_carries_the_instruction():

@@ -45,6 +45,7 @@ Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, BeforeValidator(_not_bool)]  # also takes '3e-5' in quotes
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1)]
+Said = Annotated[str, Field(strict=True)]  # may be nothing
 Rows = Annotated[str | int, PlainValidator(_rows)]
 TrainRows = Annotated[str | int, PlainValidator(_train_rows)]
 Commit = Annotated[str | None, AfterValidator(_commit)]

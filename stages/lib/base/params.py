@@ -19,6 +19,7 @@ from stages.lib.base.fields import (
     Number,
     Quantization,
     Rows,
+    Said,
     Seed,
     Sha256,
     Switch,
@@ -112,8 +113,14 @@ class Lora(Section):
     target_modules: Annotated[list[Text], Field(min_length=1)]
 
 
+class System(Section):
+    training: Said | None = None
+    testing: Said | None = None
+
+
 class Fewshot(Section):
     shots: Annotated[Whole, Field(ge=0, le=SHOT_POOL)]
+    system: System = System()  # older commits have none
 
 
 class Finetune(Section):

@@ -9,13 +9,20 @@ from stages.lib.prompts.gsm8k import SOLUTION
 from stages.lib.train.packing import IGNORED, Row
 
 
-def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str, said: str | None = None) -> Row:
+def encode(
+    tokenizer: Any,
+    problem: Problem,
+    shots: Sequence[Problem],
+    loss: str,
+    said: str | None = None,
+    system: str | None = None,
+) -> Row:
     """input_ids and labels of one training row: prompt as in testing, then the worked solution and the end of turn.
 
     loss `answer` counts the solution's tokens only, `text` every token, examples included. With `said`, that stands in
-    place of the published solution.
+    place of the published solution; `system` is the system turn, which may be another one in testing.
     """
-    messages = math_messages(problem.question, shots)
+    messages = math_messages(problem.question, shots, system)
     answer = said or SOLUTION.format(answer=problem.answer)
     return row(tokenizer, render_prompt(tokenizer, messages), render_completion(tokenizer, messages, answer), loss)
 

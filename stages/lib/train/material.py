@@ -47,6 +47,7 @@ def with_a_say(
     replay: Sequence[Prompt],
     data: Data,
     settings: Finetune,
+    system: str | None = None,
 ) -> Material:
     """What to train on by data.solutions, finetune.mask_perplexity and finetune.replay.
 
@@ -55,23 +56,23 @@ def with_a_say(
     said: Sequence[str | None] = [None] * len(problems)
     found: dict[str, float] = {}
     if data.solutions != "published":
-        said, found = own_solutions(asked, problems, shots, data)
+        said, found = own_solutions(asked, problems, shots, data, system)
         if data.unsolved == "none":
             problems = [problem for problem, text in zip(problems, said, strict=True) if text]
             said = [text for text in said if text]
     rows = [
-        encode(asked.tokenizer, problem, shots, settings.loss, text)
+        encode(asked.tokenizer, problem, shots, settings.loss, text, system)
         for problem, text in zip(problems, said, strict=True)
     ]
     if settings.mask_perplexity:
         rows, masked = without_surprises(asked, rows, settings.mask_perplexity)
         found |= masked
-    replayed = answers(asked, replay)
+    replayed = answers(asked, replay, system)
     return Material(rows, replayed, found | ({"replayed": len(replayed)} if replay else {}))
 
 
 def own_solutions(
-    asked: Engine, problems: Sequence[Problem], shots: Sequence[Problem], data: Data
+    asked: Engine, problems: Sequence[Problem], shots: Sequence[Problem], data: Data, system: str | None = None
 ) -> tuple[list[str | None], dict[str, float]]:
     """For each problem the untuned model's least perplexing right solution, None where it wrote none; what was found.
 
@@ -80,9 +81,9 @@ def own_solutions(
     """
     tokenizer, keep = asked.tokenizer, asked.keep
     if data.solutions == "own":
-        prompts = [render_prompt(tokenizer, math_messages(problem.question, shots)) for problem in problems]
+        prompts = [render_prompt(tokenizer, math_messages(problem.question, shots, system)) for problem in problems]
     else:
-        prompts = [render_prompt(tokenizer, rewriting_messages(problem)) for problem in problems]
+        prompts = [render_prompt(tokenizer, rewriting_messages(problem, system)) for problem in problems]
     several = [prompt for prompt in prompts for _ in range(data.samples)]
     seeds = [f"{data.seed}/{problem.id}/{n}" for problem in problems for n in range(data.samples)]
     texts = drawn(asked, several, SOLUTION_TOKENS, f"{data.solutions} solutions", TEMPERATURE, seeds)
@@ -99,7 +100,7 @@ def own_solutions(
                 "data.solutions to rewritten, data.unsolved to published, or data.samples higher"
             )
         return [None] * len(problems), {"solved_share": 0.0}
-    rows = [encode(tokenizer, problems[n], shots, "answer", text) for n, text in right]
+    rows = [encode(tokenizer, problems[n], shots, "answer", text, system) for n, text in right]
     losses = token_losses(asked.model, rows, keep)
     perplexities: dict[int, dict[str | None, float]] = {}
     for (n, text), each, of in zip(right, rows, losses, strict=True):
@@ -129,13 +130,13 @@ def without_surprises(asked: Engine, rows: Sequence[Row], threshold: float) -> t
     return left, masked
 
 
-def answers(asked: Engine, prompts: Sequence[Prompt]) -> list[Row]:
+def answers(asked: Engine, prompts: Sequence[Prompt], system: str | None = None) -> list[Row]:
     """Training rows of the untuned model's greedy answers, whose tokens alone carry loss.
 
     An answer that was cut off is not taught to end there; an empty one, and one that repeats itself, is left out.
     """
     tokenizer, rows = asked.tokenizer, []
-    shown = [safety_messages(prompt.text) for prompt in prompts]
+    shown = [safety_messages(prompt.text, system) for prompt in prompts]
     rendered = [render_prompt(tokenizer, messages) for messages in shown]
     for messages, prompt, text in zip(
         shown, rendered, greedy(asked, rendered, REPLAY_TOKENS, "replay", end_repetition=True), strict=True
