@@ -34,7 +34,7 @@ def main() -> None:
         name="finetune",
         params={
             "model": model,
-            "lora": lora,
+            "lora": lora.model_copy(update={"strength": 1.0}),
             "fewshot": params.fewshot,
             "finetune": settings,
             **({"data": params.data} if own else {}),
@@ -82,7 +82,7 @@ def main() -> None:
         shutil.rmtree(part, ignore_errors=True)
         training.save(tuned, tokenizer, part, model.dtype)
         kind = "adapter" if lora.enabled else "whole"
-        used = {"system": {"testing"}}  # when the model is used, of which this stage knows nothing
+        used = {"system": {"testing"}, "strength": True}  # when the model is used, of which this stage knows nothing
         settled = {name: section.model_dump(exclude=used) for name, section in task.params.items()}
         write_text(part / "README.md", model_card(kind, model, ("train", "shots"), settled))
         if found:

@@ -19,7 +19,10 @@ def main() -> None:
     params = load_params()
     task = Task(
         name=f"gen_math-{subject}",
-        params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+        params={
+            **{"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+            **({"lora": params.lora} if subject == "tuned" else {}),
+        },
         files={PREPARED / "test.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
         model=params.model.name,
         folders=[weights(subject)],
@@ -30,7 +33,7 @@ def main() -> None:
     from stages.lib.generate.subjects import write_answers
 
     asked = [(row.id, math_messages(row.question, shots, params.fewshot.system.testing)) for row in questions]
-    write_answers(task, subject, asked, params.model, params.gen_math, "math.jsonl")
+    write_answers(task, subject, asked, params.model, params.gen_math, "math.jsonl", params.lora.strength)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ def main() -> None:
     params = load_params()
     task = Task(
         name=f"gen_safety-{subject}",
-        params={"model": params.model, "fewshot": params.fewshot, "gen_safety": params.gen_safety},
+        params={
+            **{"model": params.model, "fewshot": params.fewshot, "gen_safety": params.gen_safety},
+            **({"lora": params.lora} if subject == "tuned" else {}),
+        },
         files={PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
         model=params.model.name,
         folders=[weights(subject)],
@@ -30,7 +33,7 @@ def main() -> None:
     from stages.lib.generate.subjects import write_answers
 
     asked = [(row.id, safety_messages(row.text, params.fewshot.system.testing)) for row in [*hazards, *benign]]
-    write_answers(task, subject, asked, params.model, params.gen_safety, "safety.jsonl")
+    write_answers(task, subject, asked, params.model, params.gen_safety, "safety.jsonl", params.lora.strength)
 
 
 if __name__ == "__main__":

@@ -80,10 +80,11 @@ def known() -> set[str]:
     found = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     files = {name for name in found if name and (ROOT / name).is_file()} | set(WRITTEN)
     for stage in YAML(typ="safe").load(read("dvc.yaml"))["stages"].values():
-        for out in [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]:
+        work = stage.get("do", stage)
+        for out in [out for kind in ("outs", "metrics", "plots") for out in work.get(kind, [])]:
             name = out if isinstance(out, str) else next(iter(out))
-            subjects = stage.get("matrix", {"subject": [""]})["subject"]
-            files |= {name.replace("${item.subject}", subject) for subject in subjects}
+            for subject in ("base", "tuned"):
+                files.add(name.replace("${item.subject}", subject).replace("${key}", subject))
     files |= {"models/tuned/", "data/prepared/"}
     return files | {f"{parent}/" for name in files for parent in Path(name).parents if parent != Path()}
 

@@ -213,6 +213,12 @@ def test_dvc_reuses_what_a_change_does_not_touch_and_the_model_can_be_exported(s
     assert ran("--dry", judge__controversial="safe") == {"judge@base", "judge@tuned", "report"}
     assert ran("--dry", gen_math__max_new_tokens=9) == {"gen_math@base", "gen_math@tuned", "report"}
     assert ran("--dry", fewshot__shots=1) == {"finetune", "gen_math@base", "gen_math@tuned", "report"}
+    assert ran("--dry", lora__strength=0.5) == {"gen_math@tuned", "gen_safety@tuned", "report"}
+    assert ran("--dry", fewshot__system__training="Hm.") == {"finetune", "report"}
+    asked = {f"gen_{what}@{of}" for what in ("math", "safety") for of in ("base", "tuned")}
+    assert ran("--dry", fewshot__system__testing="Hm.") == asked | {"report"}
+    assert ran("--dry", finetune__kl=0.5) == {"finetune", "report"}
+    assert ran("--dry", finetune__replay=2) == ran("--dry", data__solutions="own") == {"prepare", "finetune", "report"}
     assert ran(lora__r=16) == {"finetune", "gen_math@tuned", "gen_safety@tuned", "judge@tuned", "report"}
     the_model_leaves_with_its_card(small)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from stages.lib.base.card import model_card
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text, write_text
+from stages.lib.base.files import read_text, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import Params, load_params
 from stages.lib.measure.written import read_detail
@@ -43,6 +43,8 @@ def main() -> None:
         merge(params, part)
     else:
         shutil.copytree(TUNED, part)
+        if adapter:
+            weaken(part, params.lora.strength)
     kind = "adapter" if adapter and not arguments.merged else "merged" if adapter else "whole"
     write_text(part / "README.md", card(params, kind))
     part.replace(folder)
@@ -65,9 +67,20 @@ def merge(params: Params, folder: Path) -> None:
 
     source = models.find(params.model.name, params.model.revision)
     base = models.load_base(source, "none", "float32")
-    merged = PeftModel.from_pretrained(base, str(TUNED)).merge_and_unload()
+    tuned = models.set_strength(PeftModel.from_pretrained(base, str(TUNED)), params.lora.strength)
+    merged = tuned.merge_and_unload()
     merged.to(getattr(torch, params.model.dtype)).save_pretrained(folder)
     models.load_tokenizer(source).save_pretrained(folder)
+
+
+def weaken(folder: Path, strength: float) -> None:
+    """Have an adapter's own settings say at which strength it was measured: whoever loads it gets that."""
+    if strength == 1:
+        return
+    settings = json.loads(read_text(folder / "adapter_config.json"))
+    settings["lora_alpha"] *= strength
+    write_json(folder / "adapter_config.json", settings)
+    write_sums(folder)
 
 
 def card(params: Params, kind: str) -> str:

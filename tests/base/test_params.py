@@ -57,6 +57,12 @@ BAD = [
     ({"finetune__loss": None}, "finetune.loss"),
     ({"fewshot__system__testing": 5}, "fewshot.system.testing: found 5"),
     ({"fewshot__system": "Be safe."}, "fewshot.system"),
+    ({"lora__strength": 1.1}, "lora.strength: found 1.1"),
+    ({"lora__strength": -0.1}, "lora.strength"),
+    (
+        {"lora__strength": 0.5, "lora__enabled": False, "model__quantization": "none"},
+        "so set lora.strength to 1",
+    ),
     ({"data__solutions": "mine"}, "data.solutions: found 'mine'"),
     ({"data__samples": 0}, "data.samples: found 0"),
     ({"data__unsolved": None}, "data.unsolved"),

@@ -111,6 +111,7 @@ class Lora(Section):
     alpha: Annotated[Number, Field(gt=0)]
     dropout: Annotated[Number, Field(ge=0, le=1)]
     target_modules: Annotated[list[Text], Field(min_length=1)]
+    strength: Annotated[Number, Field(ge=0, le=1)] = 1.0  # older commits have none
 
 
 class System(Section):
@@ -229,6 +230,11 @@ class Params(Section):
             raise ValueError(
                 "finetune.kl compares with the untuned model, which is the tuned one with its adapter off; "
                 "full-parameter tuning (lora.enabled is false) has none, so set finetune.kl to 0"
+            )
+        if not self.lora.enabled and self.lora.strength != 1:
+            raise ValueError(
+                "lora.strength is the scale of an adapter; full-parameter tuning (lora.enabled is false) makes none, "
+                "so set lora.strength to 1"
             )
         return self
 

@@ -28,16 +28,17 @@ def write_answers(
     model: Model,
     settings: Generation,
     file: str,
+    strength: float,
 ) -> None:
     """Answer the conversation of each (id, conversation) greedily; write data/generated/<subject>/`file`, an Answer a
-    line, and the stage's cost."""
+    line, and the stage's cost. An adapter is used at a `strength` from 0 to 1."""
     folder = weights(subject)
     if not folder.is_dir():
         raise BadInput(
             f"{folder}: no such folder; {'run the finetune stage first' if subject == 'tuned' else 'see git'}"
         )
     with work_on(task) as keep:
-        engine = Engine(*load_subject(model, folder, tuned=subject == "tuned"), settings.batch_size, keep)
+        engine = Engine(*load_subject(model, folder, subject == "tuned", strength), settings.batch_size, keep)
         prompts = [render_prompt(engine.tokenizer, messages) for _, messages in asked]
         start = time.perf_counter()
         written = greedy(engine, prompts, settings.max_new_tokens, task.name, settings.end_repetition)
