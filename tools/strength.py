@@ -23,7 +23,7 @@ from stages.lib.base.yaml_files import read_yaml
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.measure.written import read_detail
 from stages.lib.report.published import resolve
-from stages.lib.report.wording import Table, between, markdown_table, pct
+from stages.lib.report.wording import Table, between, markdown_table
 from tools.commands import check_repository, git
 from tools.runs.experiments import CKPT, WORK, experiment, named, one_at_a_time
 
@@ -70,12 +70,8 @@ def table(found: Mapping[float, Mapping[str, Paired]]) -> Table:
         *((f"{strength:g}", {name: pair.after for name, pair in of.items()}) for strength, of in found.items()),
     ]
     return [
-        {"strength": first, **{OF_MEASURE[name].measure_name: _said(of[name]) for name in of}} for first, of in lines
+        {"strength": first, **{OF_MEASURE[name].measure_name: between(of[name]) for name in of}} for first, of in lines
     ]
-
-
-def _said(share: Share) -> str:
-    return f"{pct(share.value)} {between(share)}"
 
 
 if __name__ == "__main__":
