@@ -11,10 +11,8 @@ from stages.lib.base.params import load_params
 from stages.lib.model.models import own_files
 from tests.conftest import ROOT, write_params
 
-STAGES = {
-    name: stage.get("do", stage)
-    for name, stage in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items()
-}
+FILE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES = {name: stage.get("do", stage) for name, stage in FILE["stages"].items()}
 FOLDERS = {"model__name": "./mine", "judge__model": "../guard"}
 FILES = {"model__name": "embedded/smollm2-135m", "judge__model": "embedded/guard"}
 
@@ -38,6 +36,8 @@ def test_what_a_task_is_decided_by_is_what_dvc_is_told_of(workspace, monkeypatch
             stage.main()
         (task,) = begun.value.args
         values = {"${model.files}": params.model.files, "${judge.files}": params.judge.files}
+        if subject:
+            values["${item.file}"] = FILE["vars"][0]["subjects"][subject[0]]["file"]
         told = set(STAGES[name]["deps"])
         for key in ("${item.subject}", "${key}"):
             told = {dep.replace(key, *subject) if subject else dep for dep in told}

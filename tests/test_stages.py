@@ -91,9 +91,14 @@ def test_run_9_leaves_every_answer_as_it_was(small, monkeypatch):
     run_9 = {"lora__dropout": 1.0, "finetune__weight_decay": 0.01, "fewshot__shots": 2, "finetune__loss": "text"}
     write_params(small, **SMALL, **run_9)
     run_stages(monkeypatch, *WHOLE)
-    for name in ("math", "safety", "verdicts"):
+    for name in ("math", "verdicts"):
         base, tuned = (small / f"data/generated/{subject}/{name}.jsonl" for subject in ("base", "tuned"))
         assert base.read_bytes() == tuned.read_bytes(), name
+    base, tuned = (
+        read_jsonl(small / f"data/generated/{subject}/safety.jsonl", Answer) for subject in ("base", "tuned")
+    )
+    assert [row.model_copy(update={"divergence": None}) for row in tuned] == base
+    assert {row.divergence for row in tuned} == {None, 0.0}  # of hazard prompts none, and it has not moved at all
     head = json.loads((small / "metrics/headline.json").read_text())
     assert (head["accuracy"]["change"], head["accuracy"]["p"], head["safety"]["change"]) == (0, 1, 0)
 
@@ -105,6 +110,8 @@ def test_full_parameter_tuning_through_the_stages(small, monkeypatch):
     assert (small / "models/tuned/model.safetensors").is_file()
     base, tuned = ((small / f"data/generated/{s}/math.jsonl").read_bytes() for s in ("base", "tuned"))
     assert base != tuned
+    moved = [row.divergence for row in read_jsonl(small / "data/generated/tuned/safety.jsonl", Answer)]
+    assert moved[:14] == [None] * 14 and all(value > 0 for value in moved[14:])
 
 
 def stage_fails(name: str, *arguments: str) -> str:

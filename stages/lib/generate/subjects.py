@@ -1,7 +1,7 @@
 """The base and the tuned model answer the same prompts: load one, let it answer, write its answers and their cost."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from stages.lib.base.params import Generation, Model
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
 from stages.lib.generate.engine import ENGINE, Engine, greedy
+from stages.lib.generate.moved import divergences
 from stages.lib.model.models import load_subject
 from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made
-from stages.lib.prompts.chat import SAMPLE, Message, render_prompt
+from stages.lib.prompts.chat import SAMPLE, Message, render_prompt, turn_end
 from stages.lib.prompts.thinking import opened
 
 
@@ -29,9 +30,11 @@ def write_answers(
     settings: Generation,
     file: str,
     strength: float,
+    untuned: Mapping[str, Answer] | None = None,
 ) -> None:
     """Answer the conversation of each (id, conversation) greedily; write data/generated/<subject>/`file`, an Answer a
-    line, and the stage's cost. An adapter is used at a `strength` from 0 to 1."""
+    line, and the stage's cost. An adapter is used at a `strength` from 0 to 1. On the `untuned` model's
+    answers, by id, each answer of a tuned one says how far it has moved (moved.py)."""
     folder = weights(subject)
     if not folder.is_dir():
         raise BadInput(
@@ -42,6 +45,7 @@ def write_answers(
         prompts = [render_prompt(engine.tokenizer, messages) for _, messages in asked]
         start = time.perf_counter()
         written = greedy(engine, prompts, settings.max_new_tokens, task.name, settings.end_repetition)
+        moved = _moved(engine, model, asked, prompts, untuned) if untuned else {}
         seconds = time.perf_counter() - start
         if not is_first():
             return
@@ -52,6 +56,7 @@ def write_answers(
                 text=opened(prompt) + g.text,
                 finish=g.finish,
                 tokens=g.tokens,
+                divergence=moved.get(row),
             )
             for (row, _), prompt, g in zip(asked, prompts, written, strict=True)
         ]
@@ -60,6 +65,27 @@ def write_answers(
         tokens = sum(answer.tokens for answer in answers)
         write_cost(task.name, seconds, len(answers), tokens)
     print(f"{task.name}: {len(answers)} prompts, {tokens} tokens, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)")
+
+
+def _moved(
+    engine: Engine,
+    model: Model,
+    asked: Sequence[tuple[str, list[Message]]],
+    prompts: Sequence[str],
+    untuned: Mapping[str, Answer],
+) -> dict[str, float | None]:
+    """The divergence on each of the untuned model's answers, by id."""
+    tokenizer, texts = engine.tokenizer, {}
+    for (row, _), prompt in zip(asked, prompts, strict=True):
+        if answer := untuned.get(row):
+            said = answer.text.removeprefix(opened(prompt))
+            shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, said))
+            end = turn_end(tokenizer) if answer.finish == "stop" else None
+            texts[row] = (shown, written + ([] if end is None else [end]))
+    found = divergences(
+        engine.model, lambda: load_subject(model, weights("base"), tuned=False)[0], list(texts.values()), engine.keep
+    )
+    return dict(zip(texts, found, strict=True))
 
 
 def subject_made(model: Model, folder: Path, tokenizer: Any) -> Made:

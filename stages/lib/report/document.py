@@ -16,7 +16,7 @@ from stages.lib.measure.stats import Paired, corrected, is_evidence
 from stages.lib.report import page
 from stages.lib.report.published import Study
 from stages.lib.report.sentence import MANY, answer
-from stages.lib.report.tables import compared, headline_table, published_tables, retained, unread_table
+from stages.lib.report.tables import compared, headline_table, moved, published_tables, retained, unread_table
 from stages.lib.report.wording import counted, pct, points
 
 
@@ -35,6 +35,7 @@ def contents(
         "headline": headline_table(params, found.measures),
         "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),
+        "moved": moved(found.moved),
         "warnings": warnings(found.problems, judge.protocol),
         "setting": (
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. {refusals_read(judge.protocol)} "

@@ -10,15 +10,17 @@ one mask for the shared tokens instead of one for each row.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from stages.lib.model.head import PIECE, divergence, without_head
+
 NAME = "packed_rows"
 IGNORED = -100  # label of a token that carries no loss
-PIECE = 128  # positions whose logits are in memory at a time: 80 MB of them in float32 with 151,936 words
 CAPACITY = 2048  # tokens that a pack may always hold, also where batch_size rows alone would be fewer
 Row = dict[str, list[int]]
 
@@ -90,12 +92,10 @@ def loss_in_pieces(model: Any, bf16: bool, kl: float = 0.0) -> Iterator[Callable
     through the output layer PIECE positions at a time and keeps gradients, not logits (as Liger's fused cross-entropy
     does, arXiv:2410.10989). They are those of all logits at once (a test holds it in float32 to 1e-5).
     """
-    head = model.get_output_embeddings()
-    whole = head.forward
     half = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
-    trained = [weight for weight in head.parameters() if weight.requires_grad]
+    trained = [weight for weight in model.get_output_embeddings().parameters() if weight.requires_grad]
 
-    def untuned_head(hidden: torch.Tensor) -> torch.Tensor:
+    def untuned_head(whole: Callable[..., torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
         with model.disable_adapter() if trained else contextlib.nullcontext(), torch.no_grad():
             return half(whole)(hidden)
 
@@ -103,17 +103,14 @@ def loss_in_pieces(model: Any, bf16: bool, kl: float = 0.0) -> Iterator[Callable
         with model.disable_adapter(), torch.no_grad():
             outputs["untuned"] = module.forward(**inputs).logits
 
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        untuned = (kl, untuned_head, outputs.untuned[0]) if kl else None
-        return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, untuned, *trained)
-
     hook = model.register_forward_hook(add_untuned, with_kwargs=True) if kl else contextlib.nullcontext()
-    head.forward = lambda hidden: hidden
-    try:
-        with hook:
-            yield loss
-    finally:
-        head.forward = whole
+    with without_head(model) as whole, hook:
+
+        def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+            untuned = (kl, partial(untuned_head, whole), outputs.untuned[0]) if kl else None
+            return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, untuned, *trained)
+
+        yield loss
 
 
 class _LossInPieces(torch.autograd.Function):
@@ -156,12 +153,6 @@ class _LossInPieces(torch.autograd.Function):
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inside, *outside = (gradient * each for each in context.saved_tensors)
         return None, inside, None, None, None, *outside
-
-
-def divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """KL(before || after) in nats of each row of logits (rows, words): what it costs to expect `after` of `before`."""
-    before = before.log_softmax(-1)
-    return (before.exp() * (before - after.log_softmax(-1))).sum(-1)
 
 
 def packed_attention(

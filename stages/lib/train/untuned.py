@@ -20,8 +20,9 @@ from stages.lib.base.files import sha256_text
 from stages.lib.base.processes import count, gathered, index, is_first
 from stages.lib.base.unfinished import read_part, write_part
 from stages.lib.model.attention import shared_prefix, use_attention
+from stages.lib.model.head import PIECE, without_head
 from stages.lib.model.models import check_length
-from stages.lib.train.packing import CAPACITY, IGNORED, NAME, PIECE, Row, pack
+from stages.lib.train.packing import CAPACITY, IGNORED, NAME, Row, pack
 
 Losses = list[float]  # of each token of a row but the first, in nats
 
@@ -70,15 +71,10 @@ def _losses(model: Any, ids: Sequence[list[int]], prefix: list[int]) -> list[Los
     targets = packed.pop("labels")[0].to(model.device)
     packed = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in packed.items()}
     del packed["shift_labels"]
-    head = model.get_output_embeddings()
-    whole = head.forward
-    head.forward = lambda hidden: hidden  # never all logits at once
-    try:
+    with without_head(model) as head:  # never all logits at once
         hidden = model(**packed, use_cache=False).logits[0]
-    finally:
-        head.forward = whole
-    pieces = zip(hidden.split(PIECE), targets.split(PIECE), strict=True)
-    losses = torch.cat([functional.cross_entropy(head(part).float(), of, reduction="none") for part, of in pieces])
+        pieces = zip(hidden.split(PIECE), targets.split(PIECE), strict=True)
+        losses = torch.cat([functional.cross_entropy(head(part).float(), of, reduction="none") for part, of in pieces])
     first = max(len(prefix) - 1, 0)
     own = [len(row) - max(len(prefix), 1) for row in ids]
     ends = list(accumulate(own, initial=first))
