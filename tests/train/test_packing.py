@@ -7,7 +7,7 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.models import Source, load_base, load_tokenizer
-from stages.lib.train import encoding
+from stages.lib.train import encoding, packing
 from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
 from stages.lib.train.training import add_lora
@@ -192,6 +192,33 @@ def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch)
         in_pieces(model(**batch), labels, labels[1].sum()).backward()
     assert max(seen) == 100
     assert sum(seen) == labels.shape[1] > 300
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("prefix", [0, 9])
+def test_attention_as_two_products_is_attention(dtype, near, prefix, monkeypatch):
+    """As torch's own in float32, with its gradients, at 6 query heads on 2 keys; by 16 bits' rounding in 16 bits."""
+    torch.manual_seed(0)
+    counts = [5, 1, 7]
+    whole = [torch.randn(1, heads, prefix + sum(counts), 8, requires_grad=True) for heads in (6, 2, 2)]
+
+    def attended(given):
+        out, _ = packing.packed_attention(None, *given, None, 0.3, (prefix, [(prefix, n) for n in counts]))
+        return [out, *torch.autograd.grad(out.float().square().sum(), given)]
+
+    wanted = attended(whole)
+    monkeypatch.setattr(packing, "_is_slow", lambda *_: True)
+    monkeypatch.setattr(packing, "_attend", None)
+    for got, want in zip(attended([each.to(dtype) for each in whole]), wanted, strict=True):
+        assert ((got.float() - want).norm() / want.norm()).item() < near
+
+
+def test_torchs_own_attention_is_left_out_only_where_it_is_slow():
+    query = torch.randn(1, 2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
+    long = torch.randn(1, 1, packing.SHORT, 4, dtype=torch.bfloat16)
+    assert packing._is_slow(query, query, 0.0)
+    others = ((query, query, 0.1), (query.detach(), query, 0.0), (query.float(), query, 0.0), (query, long, 0.0))
+    assert not any(packing._is_slow(*each) for each in others)
 
 
 def test_a_whole_optimizer_step_is_packed_if_it_fits():

@@ -17,10 +17,14 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from stages.lib.model.attention import attend
 from stages.lib.model.head import PIECE, divergence, without_head
 
 NAME = "packed_rows"
 IGNORED = -100  # label of a token that carries no loss
+SHORT = (
+    2**17
+)  # queries times keys of a row up to which torch's own attention is the slower (`python -m bench.attention`)
 CAPACITY = 2048  # tokens that a pack may always hold, also where batch_size rows alone would be fewer
 Row = dict[str, list[int]]
 
@@ -168,21 +172,76 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer, with tensors (1, heads, tokens, dim): the prefix, then row by row."""
     prefix, rows = pack
-    times = query.shape[1] // key.shape[1]  # repeated by hand: torch's own way, with a mask, is slow on a GPU
-    key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    options = {"dropout_p": dropout, "scale": scaling}
-    attend = functional.scaled_dot_product_attention
+
+    def answer(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        if _is_slow(query, key, dropout):
+            return _AttendIn16Bits.apply(query, key, value, scaling)
+        return _attend(query, key, value, dropout_p=dropout, scale=scaling)
+
     parts = [prefix, *(count for _, count in rows)]
     queries, keys, values = (part.split(parts, 2) for part in (query, key, value))
-    out = [attend(queries[0], keys[0], values[0], is_causal=True, **options)] if prefix else []
-    for (begun, count), own_query, own_key, own_value in zip(rows, queries[1:], keys[1:], values[1:], strict=True):
-        if not begun:
-            out.append(attend(own_query, own_key, own_value, is_causal=True, **options))
-            continue
-        mask = torch.ones(count, begun + count, dtype=torch.bool, device=query.device).tril_(begun)
-        both = (torch.cat(pair, 2) for pair in ((keys[0][:, :, :begun], own_key), (values[0][:, :, :begun], own_value)))
-        out.append(attend(own_query, *both, attn_mask=mask, **options))
+    out = [answer(queries[0], keys[0], values[0])] if prefix else []
+    for (begun, _), own_query, own_key, own_value in zip(rows, queries[1:], keys[1:], values[1:], strict=True):
+        pairs = ((keys[0][:, :, :begun], own_key), (values[0][:, :, :begun], own_value))
+        out.append(answer(own_query, *(torch.cat(pair, 2) if begun else pair[1] for pair in pairs)))
     return torch.cat(out, 2).transpose(1, 2), None
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+    """The last queries' attention, each to the keys up to its own: torch's own way."""
+    count, length = query.shape[2], key.shape[2]
+    times = query.shape[1] // key.shape[1]  # repeated by hand: torch's own way, with a mask, is slow on a GPU
+    key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+    whole = functional.scaled_dot_product_attention
+    if count == length:
+        return whole(query, key, value, is_causal=True, **options)
+    return whole(query, key, value, attn_mask=~_later(count, length, query.device), **options)
+
+
+def _later(count: int, length: int, device: torch.device) -> torch.Tensor:
+    """For each of the last `count` of `length` tokens, which tokens come after it."""
+    return torch.ones(count, length, dtype=torch.bool, device=device).triu_(length - count + 1)
+
+
+def _is_slow(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
+    """Whether torch's own way is slow: its backward pass in bfloat16 on a CPU is, of short rows."""
+    short = query.shape[2] * key.shape[2] <= SHORT
+    return (
+        short and not dropout and query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    )
+
+
+class _AttendIn16Bits(torch.autograd.Function):
+    """`_attend` by the same kernel, with gradients that are matrix products.
+
+    They are FlashAttention's (arXiv:2205.14135, appendix B.2), of all keys at once. Scores are computed in float32:
+    Qwen2's are so large that 16 bits would spoil the weights made from them. Query heads that share their keys stand
+    one below the other, so that no key is copied.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        groups = key.shape[1]
+        hidden = _later(query.shape[2], key.shape[2], query.device).repeat(query.shape[1] // groups, 1)
+        mask = torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, -torch.inf)
+        stacked = query.reshape(1, groups, -1, query.shape[3])
+        out, total = attend(stacked, key, value, scale, mask=mask)
+        context.save_for_backward(stacked, key, value, out, total, hidden)
+        context.scale = scale
+        return out.reshape(query.shape)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, out, total, hidden = context.saved_tensors
+        kind, back = query.dtype, gradient.reshape(query.shape)
+        scores = (query.float() * context.scale) @ key.float().transpose(2, 3)
+        weights = scores.sub_(total[..., None]).exp_().masked_fill_(hidden, 0.0)
+        mean = (back.float() * out.float()).sum(-1, keepdim=True)
+        inner = ((back @ value.transpose(2, 3)).float() - mean).mul_(weights).mul_(context.scale).to(kind)
+        of_query = (inner @ key).reshape(gradient.shape)
+        return of_query, inner.transpose(2, 3) @ query, weights.to(kind).transpose(2, 3) @ back, None
 
 
 AttentionInterface.register(NAME, packed_attention)

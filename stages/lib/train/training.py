@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from peft import LoraConfig, TaskType, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -82,8 +83,12 @@ def train(
     packed = rows_per_pack(lengths, len(prefix), min(settings.batch_size, share), share)
     bf16 = bf16 and computed_in("bfloat16") == "bfloat16"
     model.config.use_cache = False
-    # Trainer makes its output folder even when nothing is saved there
-    with TemporaryDirectory() as unused, use_attention(model, NAME), loss_in_pieces(model, bf16, settings.kl) as loss:
+    with (
+        TemporaryDirectory() as unused,  # Trainer makes its output folder even when nothing is saved there
+        use_attention(model, NAME),
+        disable_input_dtype_casting(model, bf16),  # to 32 bits, from which autocast comes back to the same 16
+        loss_in_pieces(model, bf16, settings.kl) as loss,
+    ):
         trainer = _Trainer(
             model=model,
             args=_one_device(arguments(settings, packed, share // packed, bf16, str(keep or unused))),
