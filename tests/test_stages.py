@@ -86,6 +86,52 @@ def test_the_whole_pipeline_and_the_same_bytes_twice(small, monkeypatch):
     assert outputs(small) == first
 
 
+WAYS = {
+    "data__solutions": "own",
+    "data__samples": 2,
+    "fewshot__shots": 2,
+    "fewshot__system__training": "",
+    "fewshot__system__testing": "Be kind.",
+    "lora__strength": 0.5,
+    "finetune__mask_perplexity": 1e6,
+    "finetune__replay": 6,
+    "finetune__kl": 0.5,
+}
+
+
+@pytest.mark.slow
+def test_all_ways_to_forget_less_at_once_and_the_same_bytes_whatever_was_kept(small, monkeypatch):
+    write_params(small, **SMALL, **WAYS)
+    run_stages(monkeypatch, *WHOLE)
+    first = outputs(small)
+    found = json.loads(first["models/tuned/training.json"])
+    assert found["solved_share"] == 0  # a random model solves nothing: the published solutions are masked
+    assert 0 < found["masked_share"] < 1
+    assert 0 < found["replayed"] <= 6
+    (moved,) = json.loads(first["metrics/detail.json"])["moved"]
+    assert 0 < moved["low"] < moved["value"] < moved["high"]
+    assert moved["n"] == 14
+    assert "Where nothing was taught: on what the untuned model answered to 14 harmless prompts" in (
+        (small / "report/report.md").read_text()
+    )
+    assert "strength" not in first["models/tuned/README.md"].decode()
+    kept = sorted((small / ".ckpt/untuned").rglob("*.json"))
+    assert len(kept) == 3  # texts drawn, replayed and scored, a batch each; also after the report
+    times = [path.stat().st_mtime_ns for path in kept]
+    for again in (False, True):  # with what the untuned model said kept, and without
+        shutil.rmtree(small / "models/tuned")
+        if again:
+            shutil.rmtree(small / ".ckpt")
+        run_stages(monkeypatch, *WHOLE)
+        assert outputs(small) == first
+        assert (times == [path.stat().st_mtime_ns for path in kept]) is not again
+    plain = {name: value for name, value in WAYS.items() if name != "lora__strength"}
+    write_params(small, **SMALL, **plain)
+    run_stages(monkeypatch, (gen_safety, "tuned"))
+    whole = read_jsonl(small / "data/generated/tuned/safety.jsonl", Answer)
+    assert sum(row.divergence for row in whole[14:]) / 14 > 1.5 * moved["value"]
+
+
 @pytest.mark.slow
 def test_run_9_leaves_every_answer_as_it_was(small, monkeypatch):
     run_9 = {"lora__dropout": 1.0, "finetune__weight_decay": 0.01, "fewshot__shots": 2, "finetune__loss": "text"}
