@@ -16,7 +16,7 @@ from functools import partial
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import write_sums
+from stages.lib.base.files import write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import SHOT_POOL, Judge, load_params
 from stages.lib.base.rows import write_jsonl
@@ -56,7 +56,10 @@ def main() -> None:
             )
     shutil.rmtree(PREPARED, ignore_errors=True)
     for name, rows in files.items():
-        write_jsonl(PREPARED / f"{name}.jsonl", rows)
+        if rows:
+            write_jsonl(PREPARED / f"{name}.jsonl", rows)
+        else:  # nothing to replay; DVC warns of a file without a byte
+            write_text(PREPARED / f"{name}.jsonl", "\n")
     write_sums(PREPARED)
     write_cost("prepare", time.perf_counter() - start, sum(map(len, files.values())), None)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in files.items() if rows)

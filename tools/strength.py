@@ -5,13 +5,13 @@
 
 Each strength is a DVC experiment (strength-0.5) of the commit that is checked out, without uncommitted changes, in a
 clone under .ckpt/, as `tools.runs` makes it: what does not depend on the strength, such as the training and the untuned
-model's answers, is done once. Prints accuracy, safety and over-refusal at each with 95 % intervals; `dvc exp show` has
-them, too. Strength 0 is the untuned model, which stands in the first line.
+model's answers, is done once. Prints accuracy, safety, over-refusal and how far the model has moved at each, with
+95 % intervals; `dvc exp show` has them, too. Strength 0 is the untuned model, which stands in the first line.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -20,6 +20,7 @@ from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import OF_MEASURE
 from stages.lib.base.yaml_files import read_yaml
+from stages.lib.measure.moved import Mean
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.measure.written import read_detail
 from stages.lib.report.published import resolve
@@ -43,7 +44,7 @@ def main() -> None:
             name = f"strength-{strength:g}"
             experiment(name, overrides, commit, WORK / "clone", CKPT)
             detail = json.loads(git("show", f"{named(name, commit)}:metrics/detail.json"))
-            found[strength] = read_detail(detail)[0]
+            found[strength] = read_detail(detail)[0], Mean(*detail["moved"][0].values()) if detail["moved"] else None
     print(markdown_table(table(found)))
 
 
@@ -62,15 +63,22 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def table(found: Mapping[float, Mapping[str, Paired]]) -> Table:
-    """One line for the untuned model, one for each strength."""
-    untuned = next(iter(found.values()))
-    lines: Sequence[tuple[str, dict[str, Share]]] = [
-        ("untuned", {name: pair.before for name, pair in untuned.items()}),
-        *((f"{strength:g}", {name: pair.after for name, pair in of.items()}) for strength, of in found.items()),
+def table(found: Mapping[float, tuple[Mapping[str, Paired], Mean | None]]) -> Table:
+    """One line for the untuned model, one for each strength, by which the measures and the divergence were found."""
+    untuned = next(iter(found.values()))[0]
+    lines: list[tuple[str, dict[str, Share], str]] = [
+        ("untuned", {name: pair.before for name, pair in untuned.items()}, "0")
     ]
+    for strength, (measures, moved) in found.items():
+        nats = f"{moved.value:.3g} ({moved.low:.3g} to {moved.high:.3g})" if moved else "-"
+        lines.append((f"{strength:g}", {name: pair.after for name, pair in measures.items()}, nats))
     return [
-        {"strength": first, **{OF_MEASURE[name].measure_name: between(of[name]) for name in of}} for first, of in lines
+        {
+            "strength": first,
+            **{OF_MEASURE[name].measure_name: between(of[name]) for name in of},
+            "moved, nats by the token": nats,
+        }
+        for first, of, nats in lines
     ]
 
 
