@@ -96,7 +96,7 @@ def test_answers_are_the_models_own_and_only_those_that_end_are_taught_to_end(as
         said = [token for token in each["labels"] if token != IGNORED]
         assert asked.tokenizer.decode(each["input_ids"]) == prompt + asked.tokenizer.decode(said)
         end = asked.tokenizer.eos_token if text.finish == "stop" else ""
-        assert asked.tokenizer.decode(said) == text.text.strip() + end if end else text.text
+        assert asked.tokenizer.decode(said) == (text.text.strip() + end if end else text.text)
 
 
 @pytest.mark.parametrize("shots", [0, 2])
