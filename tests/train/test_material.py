@@ -36,7 +36,7 @@ def asked(tiny_models, tmp_path_factory):
     changes = {"finetune__epochs": 60, "finetune__learning_rate": 3e-3, "finetune__batch_size": 6}
     taught = settings(**changes, lora__enabled=False, model__quantization="none").finetune
     rows = [encode(tokenizer, row, [], "answer") for row in SOLVED]
-    rows += [encode(tokenizer, row, [], "answer", f"#### {row.gold}") for row in SOLVED]
+    rows += [encode(tokenizer, row, [], "answer", f"So {row.gold}.\n#### {row.gold}") for row in SOLVED]
     train(model, rows, taught, bf16=False)
     save(model, tokenizer, folder, "float32")
     kept = tmp_path_factory.mktemp("kept")
@@ -49,7 +49,7 @@ def test_of_several_right_solutions_the_least_perplexing_is_taken_and_of_none_no
     assert said[-1] is None
     assert found["solved_share"] == 3 / 4
     for row, text in zip(SOLVED, said, strict=False):
-        ways = [f"A: {row.answer}", f"#### {row.gold}"]
+        ways = [f"A: {row.answer}", f"So {row.gold}.\n#### {row.gold}"]
         assert text in ways
         rows = [encode(asked.tokenizer, row, [], "answer", way) for way in ways]
         by_way = {
@@ -59,6 +59,13 @@ def test_of_several_right_solutions_the_least_perplexing_is_taken_and_of_none_no
         assert by_way[text] == min(by_way.values())
     assert 1 < found["perplexity_own"] <= found["perplexity_published"]
     assert material.own_solutions(asked, [*SOLVED, *WRONG], [], data) == (said, found)
+
+
+def test_an_answer_alone_is_no_solution():
+    assert material.is_worked("2+2=4\n#### 4")
+    assert not material.is_worked("#### 4")
+    assert not material.is_worked("A: The answer:\n#### 4")
+    assert not material.is_worked("")
 
 
 def test_an_unsolved_problem_keeps_its_published_solution_or_goes(asked):

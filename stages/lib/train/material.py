@@ -76,8 +76,9 @@ def own_solutions(
 ) -> tuple[list[str | None], dict[str, float]]:
     """For each problem the untuned model's least perplexing right solution, None where it wrote none; what was found.
 
-    Right is one that ends by itself and whose number the strict rule reads, so that its form is the one that is asked
-    for. Perplexities are geometric means over the solved problems, of own and published solutions.
+    Right is one that ends by itself, has some working, and whose number the strict rule reads, so that its form is the
+    one that is asked for: shown the published one, a model likes to repeat its last line alone. Perplexities are
+    geometric means over the solved problems, of own and published solutions.
     """
     tokenizer, keep = asked.tokenizer, asked.keep
     if data.solutions == "own":
@@ -91,7 +92,9 @@ def own_solutions(
     for n, problem in enumerate(problems):
         written = texts[n * data.samples : (n + 1) * data.samples]
         solved = [text.text.strip() for text in written if text.finish == "stop"]
-        solved = [text for text in dict.fromkeys(solved) if is_correct(text, problem.gold, "strict")]
+        solved = [
+            text for text in dict.fromkeys(solved) if is_worked(text) and is_correct(text, problem.gold, "strict")
+        ]
         right += [(n, text) for text in [*solved, None] if solved]
     if not right:
         if data.unsolved == "none":
@@ -112,6 +115,11 @@ def own_solutions(
         "perplexity_own": exp(fmean(log(perplexities[n][text]) for n, text in best.items())),
         "perplexity_published": exp(fmean(map(log, published.values()))),
     }
+
+
+def is_worked(text: str) -> bool:
+    """Whether a number stands before the answer."""
+    return any(character.isdigit() for character in text.partition("####")[0])
 
 
 def without_surprises(asked: Engine, rows: Sequence[Row], threshold: float) -> tuple[list[Row], dict[str, float]]:
