@@ -26,7 +26,7 @@ from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, iter_jso
 from stages.lib.base.unfinished import clear_finished
 from stages.lib.measure.judged import Label
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
-from stages.lib.measure.outcomes import Outcome, to_csv
+from stages.lib.measure.outcomes import Outcome, of_set, to_csv
 from stages.lib.measure.reader import LABELS, VERDICTS, corrected, labels_of, speaks_of
 from stages.lib.measure.trainings import KEPT, OverSeeds, Training, configuration, others, over_seeds, read_training
 from stages.lib.measure.written import detail, headline
@@ -55,8 +55,8 @@ def main() -> None:
     labels = annotations.read_labels(ANNOTATIONS)
     keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
     rows = outcomes(measured, annotations.agreed(labels, keys))
-    base, tuned = ([row for row in rows if (row.subject, row.set) == (name, "hazards")] for name in SUBJECTS)
-    judged = rounded(corrected(list(zip(base, tuned, strict=True)), read_labels_of_judge(params)))
+    sides = (of_set(rows, "hazards", name) for name in SUBJECTS)
+    judged = rounded(corrected(list(zip(*sides, strict=True)), read_labels_of_judge(params)))
 
     write_json(METRICS / "headline.json", headline(found))
     write_text(METRICS / "outcomes.csv", to_csv(rows))
@@ -144,7 +144,7 @@ def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Para
     own = others(kept, configuration(params), params.finetune.seed)
     found = {}
     for kind, of in SETS.items():
-        before, after = ([row for row in rows if (row.subject, row.set) == (name, kind)] for name in SUBJECTS)
+        before, after = (of_set(rows, kind, name) for name in SUBJECTS)
         found[of.measure] = over_seeds(before, after, measured.groups(kind), {"after": own, "known": kept})
     return found
 

@@ -252,6 +252,15 @@ def write_training(folder: Path) -> None:
 
 
 # what a model could write to take over a page or a comment
+READ_BY_STAGES = (
+    "stages",
+    "tools",
+    "models",
+    "data/embedded",
+    "data/annotations",
+    "metrics/runs/default",
+    ".dvc/plots",
+)
 HOSTILE = "</pre><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">|`@team` \u202e"
 
 
@@ -261,15 +270,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made = Repository(tmp_path_factory.mktemp("repository"))
     made.run("git", "init", "--quiet", "--initial-branch", "main", ".")
     made.run("dvc", "init", "--quiet")
-    for name in (
-        "stages",
-        "tools",
-        "models",
-        "data/embedded",
-        "data/annotations",
-        "metrics/runs/default",
-        ".dvc/plots",
-    ):
+    for name in READ_BY_STAGES:
         skipped = shutil.ignore_patterns("tuned", "__pycache__")
         shutil.copytree(ROOT / name, made.folder / name, dirs_exist_ok=True, ignore=skipped)
     for name in ("dvc.yaml", "runs.yaml", "requirements.lock", ".gitignore", "data/.gitignore", "models/.gitignore"):

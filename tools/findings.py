@@ -15,11 +15,11 @@ from typing import Any
 
 from stages.lib.base.cli import parser, run
 from stages.lib.base.files import read_text
-from stages.lib.measure.outcomes import Outcome, from_csv
+from stages.lib.measure.outcomes import Outcome, from_csv, of_set
 from stages.lib.measure.stats import Paired, corrected, paired
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import Table, changed, markdown_table, pct, pvalue
-from tools.review.alike import changed_params, of_set, same_prompts
+from tools.review.alike import changed_params, same_prompts
 from tools.review.revisions import flat
 from tools.runs.experiments import kept_results
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ONE_THREAD, ROOT, write_params
+from tests.conftest import ONE_THREAD, READ_BY_STAGES, ROOT, write_params
 from tests.faults.test_kills import SMALL, content
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -82,15 +82,7 @@ def origin(tiny_models, tmp_path_factory) -> Path:
     """The repository that all others are clones of: this code, a tiny model in git, two runs in runs.yaml."""
     folder = tmp_path_factory.mktemp("dvc") / "origin"
     skipped = shutil.ignore_patterns("tuned", "__pycache__", "guard")
-    for name in (
-        "stages",
-        "tools",
-        "models",
-        "data/embedded",
-        "data/annotations",
-        "metrics/runs/default",
-        ".dvc/plots",
-    ):
+    for name in READ_BY_STAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     # dvc.yaml names the guard's folder; the tiny model is loaded from its own
     (folder / "models/embedded/guard").mkdir()

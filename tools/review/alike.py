@@ -8,7 +8,7 @@ from stages.lib.base.made import differences
 from stages.lib.base.measured import SETS
 from stages.lib.base.params import says_refusal
 from stages.lib.base.texts import code
-from stages.lib.measure.outcomes import Outcome, is_good
+from stages.lib.measure.outcomes import Outcome, is_good, of_set
 from stages.lib.report.sentence import MANY
 from stages.lib.report.wording import counted, pct
 from tools.review.revisions import Revision
@@ -20,11 +20,6 @@ Pairs = Sequence[tuple[Outcome, Outcome]]  # of the same prompts, before and aft
 def both_asked(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
     """The outcomes of the prompts of a set that both revisions asked with the same text."""
     return same_prompts(of_set(before.outcomes, kind, subject), of_set(after.outcomes, kind, subject))
-
-
-def of_set(outcomes: Sequence[Outcome], kind: str, subject: str) -> list[Outcome]:
-    """One subject's outcomes of one set of prompts."""
-    return [row for row in outcomes if row.set == kind and row.subject == subject]
 
 
 def same_prompts(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:

@@ -11,10 +11,18 @@ from typing import Any
 
 from stages.lib.base.measured import OF_MEASURE, SETS, SUBJECTS
 from stages.lib.measure.form import Split, form_and_skill
-from stages.lib.measure.groups import bunching
-from stages.lib.measure.outcomes import Outcome, is_good
+from stages.lib.measure.outcomes import Outcome, is_good, of_set
 from stages.lib.measure.power import change_to_show, holm_level
-from stages.lib.measure.stats import Estimate, Paired, corrected, is_evidence, paired, retention, retention_change
+from stages.lib.measure.stats import (
+    Estimate,
+    Paired,
+    corrected,
+    flips,
+    is_evidence,
+    paired,
+    retention,
+    retention_change,
+)
 from stages.lib.measure.trainings import OverSeeds, others, over_seeds
 from tools.review.alike import (
     Pairs,
@@ -22,7 +30,6 @@ from tools.review.alike import (
     changed_params,
     lacking,
     notes,
-    of_set,
     other_measurement,
     same_prompts,
 )
@@ -157,8 +164,8 @@ def against_chance(
             measures[name] = Compared(pair, p, OF_MEASURE[name].higher_is_better)
             continue
         change, level = pair.change, holm_level([of for other, of in alone.items() if other != name])
-        flips = [is_good(new) - is_good(old) for old, new in pairs[name]]
-        effect = bunching(flips, groups_of(pairs[name]), (-1.0, 1.0)).effect
+        good = ([is_good(pair[side]) for pair in pairs[name]] for side in (0, 1))
+        effect = flips(*good, groups_of(pairs[name])).bunch.effect
         shows = change_to_show(change.lost, change.gained, change.n, level, effect)
         measures[name] = Compared(pair, p, OF_MEASURE[name].higher_is_better, shows)
     return measures

@@ -17,12 +17,12 @@ from typing import Any, Literal
 from stages.lib.base.measured import OF_MEASURE, SETS
 from stages.lib.measure import decide
 from stages.lib.measure.decide import Decision
-from stages.lib.measure.outcomes import Outcome
+from stages.lib.measure.outcomes import Outcome, of_set
 from stages.lib.measure.reader import corrected
 from stages.lib.measure.seeds import SeedChange
 from stages.lib.measure.stats import Estimate
 from stages.lib.report.wording import changed, counted, pct, points
-from tools.review.alike import Pairs, of_set
+from tools.review.alike import Pairs
 from tools.review.comparison import Comparison, group_of, groups_of, pairs_over_seeds
 
 MEASURES = ("safety", "accuracy", "over_refusal")  # in the order of the rules
@@ -69,12 +69,10 @@ def falls(comparison: Comparison, rule: str) -> list[Ruling]:
         against["reference"] = comparison.reference[of.name]
     found = []
     for name, pairs in against.items():
-        why = unchecked(comparison, rule, of.name, most) if name == "base" else ""
-        if most is None:
-            why = f"{LIMITS[rule]} is set in neither revision"
-        elif not pairs:
-            why = why or f"{rule} could not be compared"
-        elif name == "reference" and (missing := comparison.not_asked_again[of.name]):
+        why = unchecked(comparison, rule, of.name, most) if name == "base" or most is None else ""
+        if not why and not pairs:
+            why = f"{rule} could not be compared"
+        elif not why and name == "reference" and (missing := comparison.not_asked_again[of.name]):
             why = f"{counted(missing, of.item)} of the reference not asked again"
         found.append(Ruling(rule, name, "not checked", why) if why else fell(comparison, rule, name, pairs, most))
     return found

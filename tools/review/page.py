@@ -6,12 +6,11 @@ from typing import Any
 
 from stages.lib.base.measured import HAZARDS
 from stages.lib.base.texts import visible
-from stages.lib.measure.outcomes import Outcome, is_good
+from stages.lib.measure.outcomes import Outcome, is_good, of_set
 from stages.lib.measure.stats import share
 from stages.lib.report import page
 from stages.lib.report.charts import Point, plane
 from stages.lib.report.published import load_study
-from tools.review.alike import of_set
 from tools.review.comparison import Comparison
 from tools.review.revisions import Revision, Texts
 

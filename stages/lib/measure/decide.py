@@ -15,6 +15,7 @@ from scipy.stats import norm
 from stages.lib.measure.bounds import change_bounds, share_bounds
 from stages.lib.measure.groups import bunching
 from stages.lib.measure.power import POWER, prompts_wanted
+from stages.lib.measure.stats import flips
 
 Verdict = Literal["kept", "broken", "undecided"]
 
@@ -53,15 +54,10 @@ def fall(
     The rate of flips that `wanted` goes by is (flips + 1) / (n + 2), so that none seen is not none to come. Raises
     ValueError on unequal or zero lengths.
     """
-    n = len(before)
-    if n == 0 or n != len(after):
-        raise ValueError(f"paired outcomes need the same length from 1 up, found {n} and {len(after)}")
-    flips = np.subtract(after, before, dtype=float)
-    bunch = bunching(flips, groups, (-1.0, 1.0))
-    lost, gained = int((flips < 0).sum()), int((flips > 0).sum())
-    low, high = change_bounds(lost, gained, n, level, bunch)
-    wanted = prompts_wanted((lost + gained + 1) / (n + 2), margin, bunch.effect, level)
-    return Decision(decided(low, high, margin, any_fall), (gained - lost) / n, low, high, wanted)
+    of = flips(before, after, groups)
+    low, high = change_bounds(of.lost, of.gained, of.n, level, of.bunch)
+    wanted = prompts_wanted((of.lost + of.gained + 1) / (of.n + 2), margin, of.bunch.effect, level)
+    return Decision(decided(low, high, margin, any_fall), (of.gained - of.lost) / of.n, low, high, wanted)
 
 
 def within(found: Sequence[bool], limit: float, groups: Sequence[str] | None = None, level: float = 0.95) -> Decision:

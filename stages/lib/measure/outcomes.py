@@ -56,6 +56,11 @@ def is_good(row: Outcome) -> bool:
     return not row.refused if row.set == "benign" else bool(row.good)
 
 
+def of_set(outcomes: Sequence[Outcome], kind: str, subject: str) -> list[Outcome]:
+    """One subject's outcomes of one set of prompts."""
+    return [row for row in outcomes if row.set == kind and row.subject == subject]
+
+
 def to_csv(rows: Sequence[Outcome]) -> str:
     """The rows as CSV, flags as 1, 0 or nothing."""
     values = ({**asdict(row), **{name: _WRITTEN[getattr(row, name)] for name in FLAGS}} for row in rows)

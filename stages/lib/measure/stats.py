@@ -34,6 +34,16 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """How many of n prompts became false and true between two measurements, and how far they do so in groups."""
+
+    lost: int
+    gained: int
+    n: int
+    bunch: Bunching
+
+
+@dataclass(frozen=True)
 class Change:
     """after minus before on the same prompts: value, 95 % interval, p, and prompts lost and gained."""
 
@@ -95,14 +105,19 @@ def paired_change(before: Sequence[bool], after: Sequence[bool], groups: Sequenc
     `groups` names what each prompt came from (a template, a source text): prompts of one group tend to flip together.
     Raises ValueError on unequal or zero lengths.
     """
+    of = flips(before, after, groups)
+    low, high = change_bounds(of.lost, of.gained, of.n, 1 - ALPHA / 2, of.bunch)
+    p = change_p(of.lost, of.gained, of.n, of.bunch)
+    return Change((of.gained - of.lost) / of.n, low, high, p, of.lost, of.gained, of.n)
+
+
+def flips(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> Flips:
+    """What flipped between two measurements of the same prompts; `groups` and errors as `paired_change` has them."""
     n = len(before)
     if n == 0 or n != len(after):
         raise ValueError(f"paired outcomes need the same length from 1 up, found {n} and {len(after)}")
-    flips = np.subtract(after, before, dtype=float)
-    bunch = bunching(flips, groups, (-1.0, 1.0))
-    lost, gained = int((flips < 0).sum()), int((flips > 0).sum())
-    low, high = change_bounds(lost, gained, n, 1 - ALPHA / 2, bunch)
-    return Change((gained - lost) / n, low, high, change_p(lost, gained, n, bunch), lost, gained, n)
+    each = np.subtract(after, before, dtype=float)
+    return Flips(int((each < 0).sum()), int((each > 0).sum()), n, bunching(each, groups, (-1.0, 1.0)))
 
 
 def retention(before: Sequence[bool], after: Sequence[bool], groups: Sequence[str] | None = None) -> Share | None:

@@ -118,10 +118,10 @@ def merge(plain: Path, adapter: Path, folder: Path) -> None:
     from stages.lib.model import merging
 
     print(f"merging the {adapter.name} adapter into its embedded model, once", file=sys.stderr)
+    merging.check_mergeable(plain, adapter)
     # in float32: a small change of a bf16 weight would be rounded twice
     base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(plain, local_files_only=True)
-    merging.check_mergeable(plain, adapter)
     merging.merge(base.eval(), adapter, folder, torch.bfloat16, tokenizer(PROBES)["input_ids"])
     if (adapter / TEMPLATE).is_file():
         tokenizer.chat_template = read_text(adapter / TEMPLATE)

@@ -58,9 +58,11 @@ def find(name: str, revision: str | None) -> Source:
     quiet()
     if name.startswith("embedded/"):
         return Source(str(embedded_folder(name)), None)
-    folder = Path(name) if is_folder(name) else model_folder(name, revision)
+    if is_folder(name):
+        return Source(name, None)
+    folder = model_folder(name, revision)
     _check_own_weights(folder)
-    return Source(name if is_folder(name) else str(folder), None)
+    return Source(str(folder), None)
 
 
 def _check_own_weights(folder: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
 from stages.lib.measure.reader import agrees_little, errs_differently
-from stages.lib.measure.stats import Paired, is_evidence
+from stages.lib.measure.seeds import SeedChange
+from stages.lib.measure.stats import Change, Estimate, Paired, is_evidence
 from stages.lib.measure.trainings import OverSeeds
 from stages.lib.report.luck import one_training
 from stages.lib.report.wording import changed, pct, with_p
@@ -35,7 +36,7 @@ def answer(found: Numbers, judged: Judged | None = None, seeds: Mapping[str, Ove
     doubtful = doubts(found.problems) + judge_doubts(found.measures["safety"], judged)
     doubtful += seed_doubts(found.measures, seeds or {})
     care = f"Doubtful, because {'; '.join(doubtful)}. " if doubtful else ""
-    claims = any(direction(found.measures[name]) for name in ("accuracy", "safety"))
+    claims = any(direction(found.measures[name].change) for name in ("accuracy", "safety"))
     luck = one_training(seeds or {}) if claims else ""
     return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}.{luck and f' {luck}'}"
 
@@ -58,7 +59,7 @@ def judge_doubts(safety: Paired, judged: Judged | None) -> list[str]:
     found = []
     change = judged.change
     by_readers = (change.low > 0) - (change.high < 0)
-    if by_readers != direction(safety):
+    if by_readers != direction(safety.change):
         found.append(f"by readers' labels safety changed by {changed(change)} points")
     if agrees_little(judged):
         found.append(f"judge and readers agree by a kappa of {judged.kappa.value:.2f} only")
@@ -73,8 +74,7 @@ def seed_doubts(measures: Mapping[str, Paired], seeds: Mapping[str, OverSeeds]) 
     for name in ("accuracy", "safety"):
         if name in seeds and seeds[name].many:
             change = seeds[name].change
-            over_all = ((change.value > 0) - (change.value < 0)) * is_evidence(change.p)
-            if over_all != direction(measures[name]):
+            if direction(change) != direction(measures[name].change):
                 said = f"{name} changed by {changed(change)} points"
                 found.append(f"over {seeds[name].after} trainings with other seeds {said} ({with_p(change.p)})")
     return found
@@ -83,27 +83,28 @@ def seed_doubts(measures: Mapping[str, Paired], seeds: Mapping[str, OverSeeds]) 
 def accuracy(found: Numbers) -> str:
     """A rise or fall where all rules find it; else what each of them finds."""
     headline = found.measures["accuracy"]
-    if all(direction(pair) == direction(headline) for pair in [*found.extraction.values(), found.split.skill]):
+    if all(
+        direction(pair.change) == direction(headline.change) for pair in [*found.extraction.values(), found.split.skill]
+    ):
         return moved("Math accuracy", headline)
     read = [f"{rule} {went(pair)}" for rule, pair in found.extraction.items()]
     said = f"The rules that read an answer do not agree on math accuracy: {', '.join(read)}, any of them "
     said += went(found.split.skill)
-    if not direction(found.split.skill):
+    if not direction(found.split.skill.change):
         said += " (what changed is how answers are written)"
     return said
 
 
-def direction(pair: Paired) -> int:
+def direction(change: Change | Estimate | SeedChange) -> int:
     """1 where there is evidence of a rise, -1 of a fall, 0 where there is none."""
-    change = pair.change
     return (change.value > 0) - (change.value < 0) if is_evidence(change.p) else 0
 
 
 def moved(name: str, pair: Paired) -> str:
     """`Math accuracy rose from 3.8% to 35.0% (p < 0.001)`."""
-    if not direction(pair):
+    if not direction(pair.change):
         return f"{name} went from {went(pair, 'no evidence of a change, ')}"
-    return f"{name} {'rose' if direction(pair) > 0 else 'fell'} from {went(pair)}"
+    return f"{name} {'rose' if direction(pair.change) > 0 else 'fell'} from {went(pair)}"
 
 
 def went(pair: Paired, said: str = "") -> str:
