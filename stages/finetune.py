@@ -5,18 +5,20 @@
 LoRA on a frozen base model, 4-bit NF4 if model.quantization says so; lora.enabled: false tunes all weights. Costs about
 half a second per 100 tokens of training text for the default model on two CPU cores with AMX, two seconds without, and
 4.3 GiB of memory; examples are computed once per update. Killed at any moment, the same command goes on from
-the last checkpoint.
+the last checkpoint. With tuned.model nothing is trained: what was tuned elsewhere is checked against the base model and
+taken as it is.
 """
 
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.lib.base.card import model_card
 from stages.lib.base.cli import no_arguments, run
-from stages.lib.base.files import write_sums, write_text
+from stages.lib.base.files import sha256_file, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import load_params
+from stages.lib.base.params import Model, Tuned, load_params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Problem
 from stages.lib.model.opening import Task, begin, work_on
@@ -27,6 +29,9 @@ TUNED = Path("models/tuned")
 def main() -> None:
     no_arguments(__doc__)
     params = load_params()
+    if params.tuned.model:
+        take(params.model, params.tuned)
+        return
     model, lora, settings = params.model, params.lora, params.finetune
     task = Task(
         name="finetune",
@@ -56,24 +61,58 @@ def main() -> None:
         if not is_first():
             return
 
-        part = TUNED.with_name(".tuned.part")
-        shutil.rmtree(part, ignore_errors=True)
+        part = fresh_part()
         training.save(tuned, tokenizer, part, model.dtype)
         kind = "adapter" if lora.enabled else "whole"
         settled = {name: section.model_dump() for name, section in task.params.items()}
-        write_text(part / "README.md", model_card(kind, model, ("train", "shots"), settled))
-        write_sums(part)
-        shutil.rmtree(TUNED, ignore_errors=True)
-        part.replace(TUNED)
-        header = "step,epoch,loss,learning_rate\n"
-        lines = [f"{s['step']},{s['epoch']:.4f},{s['loss']:.6f},{s['learning_rate']:.3e}\n" for s in steps]
-        write_text(Path("metrics/loss.csv"), header + "".join(lines))
+        finish(part, model_card(kind, model, ("train", "shots"), settled), steps)
         tokens = round(sum(len(row["input_ids"]) for row in encoded) * settings.epochs)
         write_cost("finetune", seconds, len(rows), tokens)
     print(
         f"finetune: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
         f"{seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
     )
+
+
+def take(model: Model, tuned: Tuned) -> None:
+    """What was tuned elsewhere, checked against the base model (BadInput), with a card that says what was found."""
+    start = time.perf_counter()
+
+    from stages.lib.base.cost import write_cost
+    from stages.lib.model import device, elsewhere, models
+
+    device.quiet()
+    taken = elsewhere.check_elsewhere(tuned.model, tuned.revision, models.find(model.name, model.revision), model)
+    part = fresh_part()
+    part.mkdir(parents=True)
+    for file in taken.files:
+        shutil.copyfile(file, part / file.name)
+    if taken.kind == "adapter":  # the base model by the name that it has here, which the next stages ask for
+        named = {"base_model_name_or_path": model.name, "revision": model.revision}
+        write_json(part / "adapter_config.json", {**taken.settings, **named})
+    found = [*taken.found, *(f"{file.name}: sha256 {sha256_file(file)}." for file in taken.files)]
+    settled = {"model": model.model_dump(), "tuned": tuned.model_dump()}
+    finish(part, model_card(taken.kind, model, (), settled, elsewhere=found), [])
+    write_cost("finetune", time.perf_counter() - start, 0, None)
+    print(f"finetune: nothing is trained, {tuned.model} is taken as it is. {' '.join(taken.found)}")
+
+
+def fresh_part() -> Path:
+    """The folder beside models/tuned in which it is made; not there yet."""
+    part = TUNED.with_name(".tuned.part")
+    shutil.rmtree(part, ignore_errors=True)
+    return part
+
+
+def finish(part: Path, card: str, steps: Sequence[Mapping[str, float]]) -> None:
+    """Give the tuned model its card and hashes and its place, and write its loss curve."""
+    write_text(part / "README.md", card)
+    write_sums(part)
+    shutil.rmtree(TUNED, ignore_errors=True)
+    part.replace(TUNED)
+    header = "step,epoch,loss,learning_rate\n"
+    lines = [f"{s['step']},{s['epoch']:.4f},{s['loss']:.6f},{s['learning_rate']:.3e}\n" for s in steps]
+    write_text(Path("metrics/loss.csv"), header + "".join(lines))
 
 
 if __name__ == "__main__":

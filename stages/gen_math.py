@@ -8,7 +8,7 @@ moment, the same command goes on after the last finished batch of gen_math.batch
 
 from stages.lib.base.cli import run, subject_argument
 from stages.lib.base.measured import PREPARED, weights
-from stages.lib.base.params import load_params
+from stages.lib.base.params import load_params, started_from
 from stages.lib.base.rows import Problem
 from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import math_messages
@@ -17,11 +17,12 @@ from stages.lib.prompts.chat import math_messages
 def main() -> None:
     subject = subject_argument(__doc__)
     params = load_params()
+    model = started_from(subject, params.model, params.base)
     task = Task(
         name=f"gen_math-{subject}",
-        params={"model": params.model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+        params={"model": model, "fewshot": params.fewshot, "gen_math": params.gen_math},
         files={PREPARED / "test.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
-        model=params.model.name,
+        model=model.name,
         folders=[weights(subject)],
     )
     questions, pool = begin(task, params.machine.processes)
@@ -30,7 +31,7 @@ def main() -> None:
     from stages.lib.generate.subjects import write_answers
 
     asked = [(row.id, math_messages(row.question, shots)) for row in questions]
-    write_answers(task, subject, asked, params.model, params.gen_math, "math.jsonl")
+    write_answers(task, subject, asked, model, params.gen_math, "math.jsonl", like=params.model)
 
 
 if __name__ == "__main__":

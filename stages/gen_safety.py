@@ -8,7 +8,7 @@ moment, the same command goes on after the last finished batch of gen_safety.bat
 
 from stages.lib.base.cli import run, subject_argument
 from stages.lib.base.measured import PREPARED, weights
-from stages.lib.base.params import load_params
+from stages.lib.base.params import load_params, started_from
 from stages.lib.base.rows import Prompt
 from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import safety_messages
@@ -17,11 +17,12 @@ from stages.lib.prompts.chat import safety_messages
 def main() -> None:
     subject = subject_argument(__doc__)
     params = load_params()
+    model = started_from(subject, params.model, params.base)
     task = Task(
         name=f"gen_safety-{subject}",
-        params={"model": params.model, "gen_safety": params.gen_safety},
+        params={"model": model, "gen_safety": params.gen_safety},
         files={PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
-        model=params.model.name,
+        model=model.name,
         folders=[weights(subject)],
     )
     hazards, benign = begin(task, params.machine.processes)
@@ -29,7 +30,7 @@ def main() -> None:
     from stages.lib.generate.subjects import write_answers
 
     asked = [(row.id, safety_messages(row.text)) for row in [*hazards, *benign]]
-    write_answers(task, subject, asked, params.model, params.gen_safety, "safety.jsonl")
+    write_answers(task, subject, asked, model, params.gen_safety, "safety.jsonl", like=params.model)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from stages.lib.base.made import Made, differences, read_made
 from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, iter_jsonl, read_jsonl
+from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, read_jsonl
 from stages.lib.base.unfinished import clear_finished
 from stages.lib.measure.judged import Label
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
@@ -47,7 +47,7 @@ def main() -> None:
     study = load_study()
     measured = read_measured(params)
     made_by = {name: {file: read_made(generated(name) / file) for file in FILES} for name in SUBJECTS}
-    check_alike(measured, made_by)
+    check_alike(measured, made_by, params.base.model)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
 
     from stages.lib.report import annotations, charts, document
@@ -106,17 +106,20 @@ def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]
     return Subject(answers, verdicts)
 
 
-def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]]) -> None:
-    """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning."""
+def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], other: str | None = None) -> None:
+    """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning. Where
+    the base is an `other` model (base.model), its files are others, and its template may render the same otherwise."""
     base, tuned = SUBJECTS
     for of in SETS.values():
         pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
-        if other := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
+        if unlike := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
             raise BadInput(
-                f"{of.answers}: {counted(len(other), 'prompt')}, {other[0]!r} the first, rendered otherwise for {base} "
-                f"than for {tuned}: they answer other questions. {AGAIN}"
+                f"{of.answers}: {counted(len(unlike), 'prompt')}, {unlike[0]!r} the first, rendered otherwise for "
+                f"{base} than for {tuned}: they answer other questions. {AGAIN}"
             )
     for file, made in made_by[base].items():
+        if other and file in [of.answers for of in SETS.values()]:
+            made = made.model_copy(update=made_by[tuned][file].model_dump(include={"content", "template"}))
         if unlike := differences(made, made_by[tuned][file]).incomparable:
             raise BadInput(f"{file} of {base} and of {tuned} were not made alike: {'; '.join(unlike)}. {AGAIN}")
 
@@ -133,9 +136,10 @@ def in_order(path: Path, model: type[Row], prompts: Sequence[Row]) -> list[Any]:
 def read_labels_of_judge(params: Params) -> list[Label]:
     """Readers' labels of what the judge in this repository says of the model in it; none where others are at work."""
     paths = [Path(LABELS), Path(VERDICTS)]
-    if not speaks_of(params.judge.model, params.model.name) or not all(path.is_file() for path in paths):
+    models = (params.model.name, params.tuned.model, params.base.model)
+    if not speaks_of(params.judge.model, *models) or not all(path.is_file() for path in paths):
         return []
-    return labels_of(*([value for _, value in iter_jsonl(path)] for path in paths))
+    return labels_of(*map(read_text, paths))
 
 
 def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Params) -> dict[str, OverSeeds]:

@@ -79,7 +79,8 @@ def params_values(**changes: Any) -> dict[str, Any]:
 
     A model in a folder is DVC's dependency by that folder, unless the changes say otherwise.
     """
-    for name, files in (("model__name", "model__files"), ("judge__model", "judge__files")):
+    named = {"model__name": "model__files"} | {f"{of}__model": f"{of}__files" for of in ("judge", "tuned", "base")}
+    for name, files in named.items():
         if is_folder(changes.get(name) or ""):
             changes = {files: changes[name], **changes}
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())

@@ -7,6 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import finetune, gen_math, gen_safety, judge
+from stages.lib.base.files import write_text
 from stages.lib.base.params import load_params
 from stages.lib.model.models import own_files
 from tests.conftest import ROOT, write_params
@@ -34,7 +35,7 @@ def test_what_a_task_is_decided_by_is_what_dvc_is_told_of(workspace, monkeypatch
         with pytest.raises(Begun) as begun:
             stage.main()
         (task,) = begun.value.args
-        values = {"${model.files}": params.model.files, "${judge.files}": params.judge.files}
+        values = {f"${{{name}.files}}": getattr(params, name).files for name in ("model", "tuned", "base", "judge")}
         told = {dep.replace("${item.subject}", *subject) if subject else dep for dep in STAGES[name]["deps"]}
         told = {normpath(values.get(dep, dep)) for dep in told}
         own = [path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in own_files(task.model)]
@@ -54,3 +55,19 @@ def test_other_weights_in_a_models_folder_are_a_change(own, tmp_path, where):
     would = own.run("python", "-m", "tools.drift", code=1)
     for stage in ("finetune", "gen_math@base", "gen_math@tuned", "gen_safety@base", "gen_safety@tuned"):
         assert stage in would
+
+
+def test_other_weights_of_ones_own_are_a_change_and_another_base_to_compare_with_is_none_of_the_tuned_model(own):
+    write_text(own.folder / "mine/adapter_model.safetensors", "weights\n")
+    own.measure("mine", right=40, safe=80, tuned__model="./mine")
+    assert "agree with code, parameters and data" in own.run("python", "-m", "tools.drift")
+    (own.folder / "mine/adapter_model.safetensors").write_text("other weights\n")
+    would = own.run("python", "-m", "tools.drift", code=1)
+    assert "finetune would run again" in would
+    own.run("git", "checkout", "--quiet", "mine")
+    whole = dict.fromkeys(("data__test_rows", "data__hazard_rows", "data__benign_rows"), "all")
+    judge = {"judge__protocol": "refusal_rule", "judge__model": None}
+    write_params(own.folder, tuned__model="./mine", base__model="o/b", base__revision="a" * 40, **whole, **judge)
+    would = own.run("python", "-m", "tools.drift", code=1)
+    assert "gen_math@base, gen_safety@base" in would
+    assert "@tuned" not in would

@@ -107,6 +107,54 @@ def test_full_parameter_tuning_through_the_stages(small, monkeypatch):
     assert base != tuned
 
 
+@pytest.mark.slow
+def test_a_model_that_was_tuned_elsewhere_through_the_stages(small, monkeypatch):
+    """Its own run's adapter, brought as if another tool had made it: the same answers, and nothing trained."""
+    run_stages(monkeypatch, *WHOLE)
+    trained = outputs(small)
+    shutil.copytree(small / "models/tuned", small / "mine")
+    write_params(small, **SMALL, tuned__model="./mine")
+    run_stages(monkeypatch, *WHOLE)
+    brought = outputs(small)
+    same = {name for name in brought if name.startswith("data/generated/") and "made" not in name}
+    assert len(same) == 6
+    assert all(brought[name] == trained[name] for name in same | {"metrics/headline.json", "metrics/outcomes.csv"})
+    assert brought["metrics/loss.csv"] == b"step,epoch,loss,learning_rate\n"
+    assert b"math word problems" not in brought["models/tuned/README.md"]
+    said = "The tuned model was tuned elsewhere: {} (tuned.model)."
+    assert said.format("`./mine`") in (small / "report/report.md").read_text()
+    page = (small / "report/report.html").read_text()
+    assert said.format("<code>./mine</code>") in page
+    assert "Nothing was trained here." in page
+    assert "of the paper in the" not in page
+
+
+@pytest.mark.slow
+def test_a_base_to_compare_with_that_it_was_not_tuned_from(small, monkeypatch, tiny_models):
+    """The release before this one: here, the whole weights that a training gave. Base and tuned change places."""
+    whole = {**SMALL, "model__quantization": "none", "model__dtype": "float32", "lora__enabled": False}
+    write_params(small, **whole)
+    run_stages(monkeypatch, *WHOLE)
+    first = outputs(small)
+    shutil.copytree(small / "models/tuned", small / "before")
+    write_params(small, **whole, tuned__model="./tiny", base__model="./before")
+    run_stages(monkeypatch, *WHOLE)
+    swapped = outputs(small)
+    for name in ("math.jsonl", "safety.jsonl", "verdicts.jsonl"):
+        for one, other in (("base", "tuned"), ("tuned", "base")):
+            assert swapped[f"data/generated/{one}/{name}"] == first[f"data/generated/{other}/{name}"]
+    text = (small / "report/report.md").read_text()
+    assert "It is compared with another model, `./before` (base.model), and not what it was tuned from" in text
+
+    shutil.copytree(tiny_models["qwen2"], small / "other")
+    template = small / "other/chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>", "<|im_start|> "))
+    write_params(small, **whole, base__model="./other")
+    said = stage_fails("gen_math", "base")
+    assert "base.model ./other: its chat template writes" in said
+    assert "cannot be compared with a tuning of ./tiny" in said
+
+
 def stage_fails(name: str, *arguments: str) -> str:
     """Run a stage as a process that must refuse its input; returns stderr."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

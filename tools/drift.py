@@ -20,7 +20,7 @@ from stages.lib.base.files import read_text
 from stages.lib.base.made import ENGINE, NO_MODEL, Differences, Made, differences
 from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.model_names import is_folder
-from stages.lib.base.params import Params, load_params
+from stages.lib.base.params import Params, load_params, started_from
 from stages.lib.base.rows import check_row
 from stages.lib.model.provenance import content
 from tools.commands import dvcs_library, run_dvc
@@ -57,17 +57,17 @@ def made_otherwise(params: Params) -> Differences:
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", read_text(PINNED), re.MULTILINE))
     found = Differences([], [])
     for (subject, file), made in files.items():
-        now = differences(made, made_here(made, params, file == VERDICTS, pinned))
+        now = differences(made, made_here(made, params, subject, file == VERDICTS, pinned))
         for said, into in ((now.incomparable, found.incomparable), (now.noted, found.noted)):
             if said:
                 into.append(f"{MADE}: {file} of {subject} was made otherwise (then, now): {'; '.join(said)}")
     return found
 
 
-def made_here(made: Made, params: Params, of_judge: bool, pinned: Mapping[str, str]) -> Made:
+def made_here(made: Made, params: Params, subject: str, of_judge: bool, pinned: Mapping[str, str]) -> Made:
     """How the same answers or verdicts would be made now, as far as that is known without loading a model; the rest, as
     which processor it is, stays as it was."""
-    judge, model = params.judge, params.model
+    judge, model = params.judge, started_from(subject, params.model, params.base)
     name, revision, settings = (judge.model, judge.revision, judge) if of_judge else (model.name, model.revision, model)
     if name is None:
         return NO_MODEL

@@ -71,6 +71,8 @@ def copy(params: Params, folder: Path) -> str:
     shutil.copytree(TUNED, folder)
     measured, tokenizer = models.load_subject(params.model, TUNED, tuned=True)
     prompts = asked(tokenizer)
+    if not (folder / "tokenizer_config.json").is_file():  # tuned elsewhere, with none of its own
+        tokenizer.save_pretrained(folder)
     before = merging.logits(measured, prompts)
     del measured
     copied, _ = models.load_subject(params.model, folder, tuned=True)
@@ -144,7 +146,10 @@ def card(params: Params, kind: str, compared: str = "") -> str:
         "judge": params.judge,
         "source": params.data.source,
     }
-    return model_card(kind, params.model, SETS, params.model_dump(exclude={"review", "machine"}), measured)
+    values = params.model_dump(exclude={"review", "machine"})
+    if params.tuned.model:  # not from these training rows
+        return model_card(kind, params.model, SETS[2:], values, measured, elsewhere=[])
+    return model_card(kind, params.model, SETS, values, measured)
 
 
 if __name__ == "__main__":

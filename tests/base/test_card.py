@@ -25,3 +25,12 @@ def test_the_base_model_is_its_name_to_yaml(tmp_path, monkeypatch, name):
     assert f"| train.jsonl | 2 | {hashlib.sha256(b'{}' + bytes([10]) + b'{}' + bytes([10])).hexdigest()} |" in card
     assert "metrics/headline.json of the same commit" in card
     assert re.findall(r"(?m)^ {0,3}```.*$", card) == ["```python", "```", "```yaml", "```"]
+
+
+def test_the_card_of_what_was_tuned_elsewhere_says_what_was_found_and_claims_no_training():
+    params = parse_params(params_values(), "params.yaml")
+    card = model_card("whole", params.model, (), {}, elsewhere=[f"found {HOSTILE}"])
+    for said in ("Tuned elsewhere, and taken as it was.", "- ``found", "What it was tuned on is not known here"):
+        assert said in card
+    for said in ("math word problems", "word problems;", "## Data"):
+        assert said not in card

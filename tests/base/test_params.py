@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import load_params, parse_params
+from stages.lib.base.params import load_params, parse_params, started_from
 from tests.conftest import ROOT, params_values
 
 
@@ -78,6 +78,11 @@ BAD = [
     ({"model__name": "/m", "model__files": "./m"}, "add -S model.files=/m"),
     ({"judge__model": "../guard", "judge__files": "models/base"}, "add -S judge.files=../guard"),
     ({"judge__files": "models/base"}, "add -S judge.files=models/embedded/guard"),
+    ({"tuned__model": "./m", "tuned__files": "models/base"}, "add -S tuned.files=./m"),
+    ({"base__model": "./m", "base__files": "models/base"}, "add -S base.files=./m"),
+    ({"tuned__model": "owner/name"}, "needs a revision"),
+    ({"base__model": "qwen"}, "neither an embedded model"),
+    ({"tuned__revision": "a" * 40}, "a revision, but no model that it is of"),
     ({"model__quantization": "int8"}, "model.quantization: found 'int8'"),
     ({"lora__enabled": False}, "set model.quantization to none"),
     ({"judge__model": None}, "needs judge.model"),
@@ -122,6 +127,14 @@ def test_params_of_a_commit_that_had_no_such_field_are_read():
     values = params_values(model__name="./m", judge__model="./m")
     del values["model"]["files"], values["judge"]["files"]
     assert parse_params(values, "params.yaml").model.name == "./m"
+
+
+def test_only_the_untuned_model_is_another_where_one_is_named_to_compare_with():
+    params = parse_params(params_values(base__model="./before"), "params.yaml")
+    assert started_from("base", params.model, params.base).name == "./before"
+    assert started_from("tuned", params.model, params.base) == params.model
+    params = parse_params(params_values(), "params.yaml")
+    assert started_from("base", params.model, params.base) == params.model
 
 
 def test_a_judge_of_ones_own_may_speak_any_protocol():

@@ -334,3 +334,31 @@ def test_the_hub_itself_answers_as_the_real_one(client, untrained):
         f"{client.hub.address}/api/models/{CHAT[0]}/paths-info/main", method="POST", data=b"paths=config.json"
     )
     assert [entry["path"] for entry in json.load(urlopen(asked, timeout=5))] == ["config.json"]
+
+
+FIND_TUNED = FIND.replace(
+    "models import find", "models import Source\nfrom stages.lib.fetch.hub import tuned_folder"
+).replace("find(*sys.argv[1:]).path", "tuned_folder(*sys.argv[1:])")
+
+
+def test_an_adapter_is_downloaded_without_what_lies_beside_it(tmp_path):
+    """A repository as Trainer pushes it: the adapter, its tokenizer, and pickles and checkpoints that nobody needs."""
+    folder, revision = tmp_path / "hub/models/someone/adapter" / NO_COMMIT, NO_COMMIT
+    wanted = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "chat_template.jinja")
+    for name in (*wanted, "training_args.bin", "checkpoint-8/adapter_model.safetensors", "README.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    with serving(tmp_path / "hub") as hub:
+        client = Client(tmp_path, hub)
+        done = client.run("-c", FIND_TUNED, "someone/adapter", revision)
+        assert done.code == 0, done.stderr
+        got = Path(done.stdout.strip())
+        assert sorted(path.name for path in got.rglob("*") if path.is_file()) == sorted(wanted)
+        asked = len(hub.asked)
+        assert client.run("-c", FIND_TUNED, "someone/adapter", revision).stdout == done.stdout
+        assert len(hub.asked) == asked
+        (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with serving(tmp_path / "hub") as hub:
+        (tmp_path / "other").mkdir()
+        done = Client(tmp_path / "other", hub).run("-c", FIND_TUNED, "someone/adapter", revision)
+        refused(done, "neither an adapter", "(pickles) are not loaded")

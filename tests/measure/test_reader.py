@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stages import report
+from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_text
 from stages.lib.base.params import parse_params
 from stages.lib.measure.judged import Label
@@ -42,8 +43,10 @@ def test_labels_of_either_form_are_read():
         "response": "Sure.",
     }
     verdicts = [{"id": "a", "label": "unsafe", "p_unsafe": 0.9}, {"id": "b", "label": "safe", "p_unsafe": None}]
-    assert labels_of([older, newer], verdicts) == [Label(False, False, True, True), Label(True, True, False, True)]
-    assert labels_of([older], []) == []
+    texts = ["".join(json.dumps(row) + "\n" for row in rows) for rows in ([older, newer], verdicts)]
+    assert labels_of(*texts) == [Label(False, False, True, True), Label(True, True, False, True)]
+    with pytest.raises(BadInput, match=r"main: models/embedded/labels.jsonl:1 label: found 'fine'; .*safe"):
+        labels_of(texts[0].replace('"label": "safe"', '"label": "fine"'), texts[1], "main: ")
 
 
 def test_the_labels_in_this_repository_are_of_one_judge_and_one_model(tmp_path, monkeypatch):

@@ -39,3 +39,17 @@ def test_other_weights_under_the_same_name_are_refused(file):
     other = {**ALIKE["tuned"], file: MADE.model_copy(update={"content": "f" * 64})}
     with pytest.raises(BadInput, match=f"^{file} of base and of tuned were not made alike: the model's files"):
         check_alike(MEASURED, {**ALIKE, "tuned": other})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_another_base_to_compare_with_has_other_weights_but_no_other_guard(file):
+    made = MADE.model_copy(update={"content": "f" * 64, "template": "0" * 64})
+    alike = {"base": {**ALIKE["base"], file: made}, "tuned": ALIKE["tuned"]}
+    if file == "verdicts.jsonl":
+        with pytest.raises(BadInput, match="were not made alike"):
+            check_alike(MEASURED, alike, "./before")
+    else:
+        check_alike(MEASURED, alike, "./before")
+        made = made.model_copy(update={"rendering": "1" * 64})
+        with pytest.raises(BadInput, match="what the chat template renders"):
+            check_alike(MEASURED, {**alike, "base": {**ALIKE["base"], file: made}}, "./before")

@@ -108,7 +108,7 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
     except BadInput:  # of other code, which knew other parameters
         of = ""
     kept = trainings_at(files, where)
-    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made, labels_at(files, params), kept, of)
+    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made, labels_at(files, params, where), kept, of)
 
 
 def trainings_at(files: Any, where: str) -> list[Training]:
@@ -122,13 +122,12 @@ def trainings_at(files: Any, where: str) -> list[Training]:
     return found
 
 
-def labels_at(files: Any, params: Mapping[str, Any]) -> list[Label]:
+def labels_at(files: Any, params: Mapping[str, Any], where: str) -> list[Label]:
     """Readers' labels of the judge and the model in this repository, as of a revision; none where others were used."""
-    paths = (LABELS, VERDICTS)
-    if not speaks_of(params.get("judge.model"), params.get("model.name")) or not all(map(files.isfile, paths)):
+    paths, models = (LABELS, VERDICTS), (params.get(of) for of in ("model.name", "tuned.model", "base.model"))
+    if not speaks_of(params.get("judge.model"), *models) or not all(map(files.isfile, paths)):
         return []
-    texts = [files.read_text(path, encoding="utf-8") for path in paths]
-    return labels_of(*([json.loads(line) for line in text.split("\n") if line] for text in texts))
+    return labels_of(*(files.read_text(path, encoding="utf-8") for path in paths), where=f"{where} ")
 
 
 def open_revision(name: str, root: Path = Path()) -> Any:

@@ -170,6 +170,31 @@ class Finetune(Section):
     seed: Seed
 
 
+class Other(Section):
+    """A model beside `model`, of which nothing is said where `model` is null; its section has its class's name."""
+
+    model: Text | None = None  # older commits have none
+    files: Text = NO_FILES
+    revision: Commit = None
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Other":
+        if self.model:
+            check_model_name(self.model, self.revision, CHAT_MODELS)
+            check_model_files(type(self).__name__.lower(), self.model, self.files)
+        elif self.revision:
+            raise ValueError("a revision, but no model that it is of: name one, or set both to null")
+        return self
+
+
+class Tuned(Other):
+    """What was tuned elsewhere, in place of what the finetune stage would train."""
+
+
+class Base(Other):
+    """What the tuned model is compared with, in place of what it was tuned from."""
+
+
 class Generation(Section):
     max_new_tokens: NewTokens
     batch_size: BatchSize
@@ -232,6 +257,8 @@ class Params(Section):
     lora: Lora
     fewshot: Fewshot
     finetune: Finetune
+    tuned: Tuned = Tuned()
+    base: Base = Base()
     gen_math: Generation
     gen_safety: Generation
     judge: Judge
@@ -241,12 +268,19 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _trainable(self) -> "Params":
-        if not self.lora.enabled and self.model.quantization != "none":
+        if not self.lora.enabled and self.model.quantization != "none" and not self.tuned.model:
             raise ValueError(
                 "lora.enabled is false, but full-parameter tuning cannot train 4-bit weights; "
                 "set model.quantization to none as well"
             )
         return self
+
+
+def started_from(subject: str, model: Model, base: Base) -> Model:
+    """The model that a subject is, before what finetune wrote is put on it: for base, base.model if there is one."""
+    if subject == "tuned" or not base.model:
+        return model
+    return model.model_copy(update={"name": base.model, "files": base.files, "revision": base.revision})
 
 
 def says_refusal(protocol: str) -> bool:

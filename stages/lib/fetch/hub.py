@@ -29,6 +29,7 @@ from stages.lib.base.processes import is_first
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "5")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 MODEL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "model*.safetensors")  # by name, not in folders
+TUNED_FILES = (*MODEL_FILES, "adapter_model.safetensors")
 PROBED = {"model": "config.json", "dataset": "README.md"}  # a small file that every repository of a kind should have
 
 
@@ -43,6 +44,33 @@ def model_folder(name: str, revision: str | None) -> Path:
             "(pickles) are not loaded"
         )
     return folder
+
+
+def tuned_folder(name: str, revision: str | None) -> Path:
+    """The folder with an adapter or a whole model of the hub. Raises BadInput if it cannot be had."""
+
+    def is_whole(folder: Path) -> bool:
+        adapter = (folder / "adapter_config.json").is_file() and (folder / "adapter_model.safetensors").is_file()
+        return adapter or _is_whole_model(folder)
+
+    if folder := _cached("model", name, revision, TUNED_FILES, is_whole):
+        return folder
+    folder = _download("model", name, revision, TUNED_FILES)
+    if not is_whole(folder):
+        raise BadInput(
+            f"{name} at {revision}: neither an adapter (adapter_config.json and adapter_model.safetensors) nor a whole "
+            "model is there; other weight formats (pickles) are not loaded"
+        )
+    return folder
+
+
+def latest(name: str) -> str:
+    """The commit that a model's main branch is at now. Raises BadInput if the hub does not say."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    with _said_in_one_message("model", name, "main"):
+        url = hf_hub_url(name, PROBED["model"], revision="main")
+        return get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT).commit_hash
 
 
 def check_model(name: str, revision: str | None) -> None:

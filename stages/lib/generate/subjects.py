@@ -17,6 +17,7 @@ from stages.lib.generate.engine import Engine, greedy
 from stages.lib.model.models import load_subject
 from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made
+from stages.lib.model.tokens import check_same_tokens
 from stages.lib.prompts.chat import SAMPLE, Message, render_prompt
 from stages.lib.prompts.thinking import opened
 
@@ -28,9 +29,11 @@ def write_answers(
     model: Model,
     settings: Generation,
     file: str,
+    like: Model,
 ) -> None:
     """Answer the conversation of each (id, conversation) greedily; write data/generated/<subject>/`file`, an Answer a
-    line, and the stage's cost."""
+    line, and the stage's cost. The model must take text for the same tokens as `like`, which the other subject is."""
+    check_same_tokens(model, like)
     folder = weights(subject)
     if not folder.is_dir():
         raise BadInput(

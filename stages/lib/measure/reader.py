@@ -4,9 +4,10 @@ Labels of the very responses stand in metrics/outcomes.csv (`reader`). Labels of
 of such models (models/embedded/labels.jsonl) stand in where those do not suffice.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
+from stages.lib.base.rows import NonEmpty, Row, parse_jsonl
 from stages.lib.judge.guards import is_refusal
 from stages.lib.measure.judged import Judged, Label, PairLabels, corrected_by_pairs, corrected_safety
 from stages.lib.measure.outcomes import Outcome
@@ -18,20 +19,35 @@ JUDGE, MODEL = "embedded/guard", "embedded/qwen2.5-coder-0.5b-instruct"
 MODERATE = 0.7  # kappa below which a judge's agreement with its readers is a warning
 
 
-def speaks_of(judge: str | None, model: str | None) -> bool:
-    """Whether the labels in this repository are of this judge and of this model's responses."""
-    return (judge, model) == (JUDGE, MODEL)
+class Labeled(Row, extra="ignore"):
+    """A response as readers label it; `model`: base for the untuned one, any other was tuned."""
+
+    model: NonEmpty
+    response: str
+    label: Literal["safe", "unsafe"]
 
 
-def labels_of(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> list[Label]:
-    """A judge's labels from rows as JSON: `id`, `model` (base: the untuned one, any other was tuned), `response`,
-    `label` (safe or unsafe); and its verdicts on them: `id`, `label`. What has no verdict is left out, and so are other
-    fields. Refusals are the refusal rule's, as they are of the responses that were measured."""
-    said = {row["id"]: row["label"] == "safe" for row in verdicts}
+class Said(Row, extra="ignore"):
+    """What the judge says of the same response."""
+
+    label: NonEmpty
+
+
+def speaks_of(judge: str | None, *models: str | None) -> bool:
+    """Whether the labels in this repository are of this judge and of these models' responses: of model.name, and, where
+    tuned.model and base.model name others, of theirs."""
+    return judge == JUDGE and set(models) - {None} == {MODEL}
+
+
+def labels_of(labels: str, verdicts: str, where: str = "") -> list[Label]:
+    """A judge's labels from the texts of LABELS and of VERDICTS. What has no verdict is left out, and so are other
+    fields. Refusals are the refusal rule's, as they are of the responses that were measured. Raises BadInput naming
+    `where`, line and field."""
+    said = {row.id: row.label == "safe" for row in parse_jsonl(verdicts, where + VERDICTS, Said)}
     return [
-        Label(row["model"] != "base", said[row["id"]], is_refusal(row["response"]), row["label"] == "safe")
-        for row in rows
-        if row["id"] in said
+        Label(row.model != "base", said[row.id], is_refusal(row.response), row.label == "safe")
+        for row in parse_jsonl(labels, where + LABELS, Labeled)
+        if row.id in said
     ]
 
 

@@ -32,14 +32,17 @@ def has_16_bits() -> bool:
 def lay_out(model: Any) -> Any:
     """The model with its linear layers laid out, where oneDNN serves the CPU that it computes on.
 
-    An adapter's own small matrices stay as they are. Takes as much memory as before, but for an output layer that is
-    the embedding as well, which is then there twice.
+    An adapter's own small matrices stay as they are, and so does a layer whose weights an adapter of another kind than
+    plain LoRA reads (DoRA: their lengths). Takes as much memory as before, but for an output layer that is the
+    embedding as well, which is then there twice.
     """
     if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return model
     served = (torch.float32, torch.bfloat16) if has_16_bits() else (torch.float32,)
     for owner in list(model.modules()):
         if isinstance(owner, torch.nn.ModuleDict):  # in which peft keeps an adapter's matrices
+            continue
+        if hasattr(owner, "base_layer") and getattr(owner, "lora_variant", True):
             continue
         for name, child in list(owner.named_children()):
             if type(child) is torch.nn.Linear and child.weight.dtype in served:

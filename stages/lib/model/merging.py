@@ -3,7 +3,6 @@
 Models are compared by the logits of a few prompts: how far apart they are, as a share of the logits' own spread.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text
+from stages.lib.model.adapters import PART, modules_of
+from stages.lib.model.tensors import read_shapes
 
 LAST = 16  # positions of each prompt whose logits are compared
 # (W + BA) x and W x + B(A x) are one sum in two orders: in float32, with a rounding of 1.2e-7, the two models' logits
@@ -59,8 +59,7 @@ def check_mergeable(folder: Path, adapter: Path) -> None:
     """Refuse, before weights are loaded, an adapter on a weight that the model in a folder uses twice (BadInput)."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    targets = json.loads(read_text(adapter / "adapter_config.json"))["target_modules"]
-    if twice := sorted(tied(model) & set(targets)):
+    if twice := sorted(tied(model) & modules_of(read_shapes(adapter / PART))):
         raise BadInput(
             f"{adapter}: its adapter is on {twice[0]}, whose weight the model has in its embedding as well, so that "
             "merged into one it would change both, which was not measured; hand on the adapter itself (without "

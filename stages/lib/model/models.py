@@ -80,7 +80,7 @@ def load_tokenizer(source: Source) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options())
     except Exception as error:  # whatever a foreign tokenizer's files make the library raise
-        raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise BadInput(f"{source.path}: no chat template; expected an instruction-tuned chat model")
     tokenizer.padding_side = "left"
@@ -158,7 +158,7 @@ def _load(source: Source, quantization: str, dtype: str) -> Any:
             source.path, **source.options(), **options, output_loading_info=True
         )
     except Exception as error:  # whatever a foreign model's files make the library raise, out of memory included
-        raise BadInput(f"{source.path}: the model cannot be loaded: {_first_line(error)}") from error
+        raise BadInput(f"{source.path}: the model cannot be loaded: {first_line(error)}") from error
     if loading["mismatched_keys"]:
         name, found, expected = sorted(loading["mismatched_keys"])[0]
         raise BadInput(f"{source.path}: {name} is {tuple(found)} in the weights, but {tuple(expected)} by config.json")
@@ -213,13 +213,18 @@ def check_length(model: Any, lengths: Sequence[int], what: str) -> None:
             raise BadInput(f"{what} {number} takes {length} tokens, but the model's context holds {limit}")
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """An adapter's adapter_config.json. Raises BadInput if it is no JSON object or holds NaN or infinity."""
+    try:
+        return dict(json.loads(read_text(folder / "adapter_config.json"), parse_constant=_no_constant))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{folder}/adapter_config.json: not a JSON object ({error})") from None
+
+
 def _check_adapter(folder: Path, model: Model) -> None:
     if not (folder / "adapter_model.safetensors").is_file():
         raise BadInput(f"{folder}: adapter_model.safetensors is missing; other weight formats (pickles) are not loaded")
-    try:
-        config = dict(json.loads(read_text(folder / "adapter_config.json"), parse_constant=_no_constant))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"{folder}/adapter_config.json: not a JSON object ({error})") from None
+    config = read_settings(folder)
     made_for = (config.get("base_model_name_or_path"), config.get("revision"))
     if made_for != (model.name, model.revision):
         raise BadInput(
@@ -243,7 +248,7 @@ def _put_on(base: Any, folder: Path) -> Any:
             # else peft opens every adapter on the first GPU, whichever the model is on
             model = PeftModel.from_pretrained(base, str(folder), torch_device=str(base.device)).eval()
     except Exception as error:  # whatever a damaged adapter makes the library raise
-        raise BadInput(f"{folder}: the adapter cannot be loaded: {_first_line(error)}") from error
+        raise BadInput(f"{folder}: the adapter cannot be loaded: {first_line(error)}") from error
     broken = [name for name, weight in model.named_parameters() if "lora_" in name and not weight.isfinite().all()]
     if broken:
         raise BadInput(f"{folder}: the adapter holds nan or infinity, in {broken[0]}; run finetune again")
@@ -256,7 +261,7 @@ def _contiguous(_module: Any, arguments: tuple) -> tuple:
     return (arguments[0].contiguous(), *arguments[1:])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     text = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
     return f"{type(error).__name__}: {text[:250]}" if text else type(error).__name__

@@ -145,12 +145,13 @@ def hazards(found: Mapping[str, Paired]) -> alt.Chart:
 
 
 def loss(steps: pd.DataFrame) -> alt.Chart:
-    """The training loss per update; `steps` are metrics/loss.csv's."""
+    """The training loss per update; `steps` are metrics/loss.csv's, none of a model that was tuned elsewhere."""
+    title = "Training loss" if len(steps) else "Nothing was trained here"
     return (
         alt.Chart(_data(steps.to_dict("records")))
         .mark_line(color=TUNED)
         .encode(alt.X("step:Q", title="Optimizer update"), alt.Y("loss:Q", title="Training loss"))
-        .properties(width=420, height=220, title=alt.Title("Training loss", anchor="start"))
+        .properties(width=420, height=220, title=alt.Title(title, anchor="start"))
     )
 
 

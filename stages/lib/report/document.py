@@ -40,6 +40,7 @@ def contents(
     no_rule = judge.protocol != "refusal_rule"
     return {
         "sentence": answer(found, judged, seeds),
+        "subjects": subjects(params),
         "seeds": seeds_table(seeds),
         "headline": headline_table(params, found.measures),
         "unread": unread_table(params, found.problems),
@@ -99,7 +100,10 @@ def html(
         plane_note="Success in the paper is a place above its strong baseline: "
         + "; ".join(f"{name} {pct(of['accuracy'])} / {pct(of['safety'])}" for name, of in study.baselines.items())
         + " (accuracy / safety).",
-        loss_words=f"Training loss, {counted(len(losses), 'update')}: {losses[0]:.2f} to {losses[-1]:.2f}",
+        loss_words=f"Training loss, {counted(len(losses), 'update')}: {losses[0]:.2f} to {losses[-1]:.2f}"
+        if losses
+        else "Nothing was trained here.",
+        losses=losses,
         lines=lines,
         hazard_names=HAZARDS,
     )
@@ -121,6 +125,21 @@ def shown(row: Outcome, measured: Measured, place: int) -> page.Response:
     subject = measured.subjects[row.subject]
     label = subject.verdicts[row.set][place].label if row.set in subject.verdicts else None
     return page.response(row, subject.answers[row.set][place].text, label, measured.rule)
+
+
+def subjects(params: Params) -> list[tuple[str, str, str]]:
+    """Which models these are, where it is not the one that was tuned here and its tuning: what stands before a model's
+    name, that name, and what stands behind it."""
+    tuned, base = params.tuned, params.base
+    found = []
+    if tuned.model:
+        revision = f", revision {tuned.revision}" if tuned.revision else ""
+        found.append(("The tuned model was tuned elsewhere: ", tuned.model, f"{revision} (tuned.model)."))
+    if base.model:
+        revision = f", revision {base.revision}" if base.revision else ""
+        said = f"{revision} (base.model), and not what it was tuned from: what changed is not that tuning's alone."
+        found.append(("It is compared with another model, ", base.model, said))
+    return found
 
 
 def hazard_note(hazards: Mapping[str, Paired]) -> str:
