@@ -28,7 +28,7 @@ from stages.lib.base.params import Lora, load_params
 from stages.lib.generate import engine
 from stages.lib.model import device, models
 from stages.lib.model.attention import shared_prefix
-from stages.lib.train import training
+from stages.lib.train import encoding, training
 
 SIZES = {
     "Qwen2.5-1.5B": {
@@ -112,7 +112,7 @@ def trainings(source: models.Source, tokenizer: Any, count: int) -> dict[str, di
     """Seconds per row and peak memory of LoRA training at the paper's batch (1, accumulated 4 times)."""
     _, file, _, _ = work.sources()
     problems = work.problems(file)
-    rows = [training.encode(tokenizer, row, problems[:5], "answer") for row in problems[5 : 5 + count]]
+    rows = [encoding.encode(tokenizer, row, problems[:5], "answer") for row in problems[5 : 5 + count]]
     settings = load_params().finetune.model_copy(update={"batch_size": 1, "accumulation": 4, "epochs": 1})
     lora = Lora(**{**load_params().lora.model_dump(), "dropout": 0.1})
     found = {}

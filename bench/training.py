@@ -50,7 +50,7 @@ def main() -> None:
     from stages.lib.base.params import load_params
     from stages.lib.model import device, models
     from stages.lib.model.attention import shared_prefix
-    from stages.lib.train import training
+    from stages.lib.train import encoding, training
 
     device.quiet()
     params = load_params()
@@ -61,7 +61,7 @@ def main() -> None:
     chosen = third[:: len(third) // ROWS[shots]][: ROWS[shots]]
     source = models.find(name, None)
     tokenizer = models.load_tokenizer(source)
-    rows = [training.encode(tokenizer, row, examples, "answer") for row in chosen]
+    rows = [encoding.encode(tokenizer, row, examples, "answer") for row in chosen]
     base = models.load_base(source, "nf4", "bfloat16")
     model = training.add_lora(base, params.lora, 5, name, None)
     settings = params.finetune.model_copy(update={"batch_size": BATCH, "accumulation": 1, "epochs": 1})

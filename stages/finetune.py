@@ -1,12 +1,13 @@
-"""finetune: data/prepared/{train,shots}.jsonl → models/tuned/ (adapter or full weights) and metrics/loss.csv.
+"""finetune: data/prepared/{train,shots,replay}.jsonl → models/tuned/ (adapter or full weights) and metrics/loss.csv.
 
     python -m stages.finetune
 
 LoRA on a frozen base model, 4-bit NF4 if model.quantization says so; lora.enabled: false tunes all weights. Costs about
 half a second per 100 tokens of training text for the default model on two CPU cores with AMX, two seconds without, and
 4.3 GiB of memory; examples are computed once per update. Killed at any moment, the same command goes on from
-the last checkpoint. With tuned.model nothing is trained: what was tuned elsewhere is checked against the base model and
-taken as it is.
+the last checkpoint. What the untuned model is asked before (docs/FORGETTING.md) is kept for later trainings, too, and
+what came of it is in models/tuned/training.json. With tuned.model nothing is trained: what was tuned elsewhere is
+checked against the base model and taken as it is.
 """
 
 import shutil
@@ -16,11 +17,11 @@ from pathlib import Path
 
 from stages.lib.base.card import model_card
 from stages.lib.base.cli import no_arguments, run
-from stages.lib.base.files import sha256_file, write_json, write_sums, write_text
+from stages.lib.base.files import rounded, sha256_file, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import Model, Tuned, load_params
 from stages.lib.base.processes import is_first
-from stages.lib.base.rows import Problem
+from stages.lib.base.rows import Problem, Prompt
 from stages.lib.model.opening import Task, begin, work_on
 
 TUNED = Path("models/tuned")
@@ -33,30 +34,51 @@ def main() -> None:
         take(params.model, params.tuned)
         return
     model, lora, settings = params.model, params.lora, params.finetune
+    own = params.data.solutions != "published"
     task = Task(
         name="finetune",
-        params={"model": model, "lora": lora, "fewshot": params.fewshot, "finetune": settings},
-        files={PREPARED / "train.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
+        params={
+            "model": model,
+            "lora": lora.model_copy(update={"strength": 1.0}),
+            "fewshot": params.fewshot,
+            "finetune": settings,
+            **({"data": params.data} if own else {}),
+        },
+        files={
+            PREPARED / "train.jsonl": Problem,
+            PREPARED / "shots.jsonl": Problem,
+            **({PREPARED / "replay.jsonl": Prompt} if settings.replay else {}),
+        },
         model=model.name,
     )
-    rows, pool = begin(task, params.machine.processes)
-    shots = pool[: params.fewshot.shots]
+    rows, pool, *rest = begin(task, params.machine.processes)
+    shots, system = pool[: params.fewshot.shots], params.fewshot.system.training
 
     from stages.lib.model import device, models
 
     device.quiet()
     from stages.lib.base.cost import write_cost
     from stages.lib.train import training
+    from stages.lib.train.encoding import encode
 
     source = models.find(model.name, model.revision)
     tokenizer = models.load_chat_tokenizer(source)
-    encoded = [training.encode(tokenizer, row, shots, settings.loss) for row in rows]
+    encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss, system=system) for row in rows], [], {}
+    if own or settings.asks_untuned:
+        from stages.lib.train import material
+
+        with work_on(Task("untuned", {"model": model}, {}, model.name, lasting=True)) as keep:
+            untuned = models.load_for_generation(source, model.quantization, model.dtype)
+            asked = material.Engine(untuned, tokenizer, material.BATCH, keep)
+            made = material.with_a_say(asked, rows, shots, rest[0] if rest else [], params.data, settings, system)
+            encoded, replayed, found = made.rows, made.replayed, made.found
+            del untuned, asked
     with work_on(task) as keep:
         # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
         base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
         tuned = training.add_lora(base, lora, settings.seed, model.name, model.revision) if lora.enabled else base
         start = time.perf_counter()
-        steps = training.train(tuned, encoded, settings, bf16=model.dtype == "bfloat16", keep=keep)
+        steps = training.train(tuned, encoded, settings, model.dtype == "bfloat16", keep, replayed)
         seconds = time.perf_counter() - start
         if not is_first():
             return
@@ -64,13 +86,17 @@ def main() -> None:
         part = fresh_part()
         training.save(tuned, tokenizer, part, model.dtype)
         kind = "adapter" if lora.enabled else "whole"
-        settled = {name: section.model_dump() for name, section in task.params.items()}
+        used = {"system": {"testing"}, "strength": True}  # when the model is used, of which this stage knows nothing
+        settled = {name: section.model_dump(exclude=used) for name, section in task.params.items()}
+        if found:
+            write_json(part / "training.json", rounded(found))
         finish(part, model_card(kind, model, ("train", "shots"), settled), steps)
-        tokens = round(sum(len(row["input_ids"]) for row in encoded) * settings.epochs)
-        write_cost("finetune", seconds, len(rows), tokens)
+        tokens = round(sum(len(row["input_ids"]) for row in [*encoded, *replayed]) * settings.epochs)
+        write_cost("finetune", seconds, len(encoded) + len(replayed), tokens)
     print(
-        f"finetune: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, "
-        f"{seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
+        f"finetune: {len(encoded) + len(replayed)} rows, {len(steps)} updates, "
+        f"loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)"
+        + "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
     )
 
 

@@ -20,7 +20,10 @@ def main() -> None:
     model = started_from(subject, params.model, params.base)
     task = Task(
         name=f"gen_math-{subject}",
-        params={"model": model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+        params={
+            **{"model": model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+            **({"lora": params.lora} if subject == "tuned" else {}),
+        },
         files={PREPARED / "test.jsonl": Problem, PREPARED / "shots.jsonl": Problem},
         model=model.name,
         folders=[weights(subject)],
@@ -30,8 +33,8 @@ def main() -> None:
 
     from stages.lib.generate.subjects import write_answers
 
-    asked = [(row.id, math_messages(row.question, shots)) for row in questions]
-    write_answers(task, subject, asked, model, params.gen_math, "math.jsonl", like=params.model)
+    asked = [(row.id, math_messages(row.question, shots, params.fewshot.system.testing)) for row in questions]
+    write_answers(task, subject, asked, params, params.gen_math, "math.jsonl")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
     python -m stages.gen_safety base|tuned
 
-Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn. Killed at any
-moment, the same command goes on after the last finished batch of gen_safety.batch_size prompts.
+Greedy responses to the hazard prompts and then to the benign ones, each as a single user turn, behind a system turn if
+fewshot.system.testing has one. Killed at any moment, the same command goes on after the last finished batch of
+gen_safety.batch_size prompts. The tuned model is then shown what the untuned one answered to the benign prompts, and
+how far its next-token distributions are from that one's is kept with each.
 """
 
 from stages.lib.base.cli import run, subject_argument
-from stages.lib.base.measured import PREPARED, weights
+from stages.lib.base.measured import PREPARED, generated, weights
 from stages.lib.base.params import load_params, started_from
-from stages.lib.base.rows import Prompt
+from stages.lib.base.rows import Answer, Prompt
 from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import safety_messages
 
@@ -20,17 +22,25 @@ def main() -> None:
     model = started_from(subject, params.model, params.base)
     task = Task(
         name=f"gen_safety-{subject}",
-        params={"model": model, "gen_safety": params.gen_safety},
-        files={PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
+        params={
+            **{"model": model, "fewshot": params.fewshot, "gen_safety": params.gen_safety},
+            **({"lora": params.lora, "base": params.base} if subject == "tuned" else {}),
+        },
+        files={
+            **{PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
+            **({generated("base") / "safety.jsonl": Answer} if subject == "tuned" else {}),
+        },
         model=model.name,
         folders=[weights(subject)],
     )
-    hazards, benign = begin(task, params.machine.processes)
+    hazards, benign, *answers = begin(task, params.machine.processes)
+    harmless = {row.id for row in benign}
+    untuned = {answer.id: answer for of in answers for answer in of if answer.id in harmless}
 
     from stages.lib.generate.subjects import write_answers
 
-    asked = [(row.id, safety_messages(row.text)) for row in [*hazards, *benign]]
-    write_answers(task, subject, asked, model, params.gen_safety, "safety.jsonl", like=params.model)
+    asked = [(row.id, safety_messages(row.text, params.fewshot.system.testing)) for row in [*hazards, *benign]]
+    write_answers(task, subject, asked, params, params.gen_safety, "safety.jsonl", untuned)
 
 
 if __name__ == "__main__":

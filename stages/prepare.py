@@ -1,4 +1,4 @@
-"""prepare: a source of data → data/prepared/{train,test,shots,hazards,benign}.jsonl.
+"""prepare: a source of data → data/prepared/{train,test,shots,hazards,benign,replay}.jsonl.
 
     python -m stages.prepare
 
@@ -16,11 +16,12 @@ from functools import partial
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import write_sums
+from stages.lib.base.files import write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import SHOT_POOL, Judge, load_params
 from stages.lib.base.rows import write_jsonl
 from stages.lib.data.overlaps import check_disjoint, repeated
+from stages.lib.data.replay import load_replay
 from stages.lib.data.sources import load_benign, load_hazards, load_problems, place
 from stages.lib.data.subsets import choose_training, first_rows, stratified
 from stages.lib.fetch import hub
@@ -41,6 +42,7 @@ def main() -> None:
         "shots": shots,
         "hazards": stratified(load_hazards(data), data.hazard_rows, data.seed, "hazard"),
         "benign": stratified(load_benign(data), data.benign_rows, data.seed, "benign"),
+        "replay": load_replay(params.finetune, data.seed),
     }
     where = partial(place, data)
     check_disjoint({**files, "train": [*train, *shots]}, where)
@@ -54,10 +56,13 @@ def main() -> None:
             )
     shutil.rmtree(PREPARED, ignore_errors=True)
     for name, rows in files.items():
-        write_jsonl(PREPARED / f"{name}.jsonl", rows)
+        if rows:
+            write_jsonl(PREPARED / f"{name}.jsonl", rows)
+        else:  # nothing to replay; DVC warns of a file without a byte
+            write_text(PREPARED / f"{name}.jsonl", "\n")
     write_sums(PREPARED)
     write_cost("prepare", time.perf_counter() - start, sum(map(len, files.values())), None)
-    counts = ", ".join(f"{len(rows)} {name}" for name, rows in files.items())
+    counts = ", ".join(f"{len(rows)} {name}" for name, rows in files.items() if rows)
     print(f"prepare: {counts} rows from source {data.source}")
 
 

@@ -32,8 +32,11 @@ from tools.runs import slurm
 LINES = 185  # of README.md, at most
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 REVIEWS = ("larger-rank", "run2-rate")
-# files that tools write, and no stage
-WRITTEN = ("review/review.md", "review/review.html", "review/plane.png", "metrics/runs/", ".dvc/tmp/exps/standalone/")
+# files that no stage lists among its outputs
+WRITTEN = (
+    *("review/review.md", "review/review.html", "review/plane.png", "metrics/runs/", ".dvc/tmp/exps/standalone/"),
+    "models/tuned/training.json",  # of a training in which the untuned model had a say
+)
 ENDINGS = (".csv", ".html", ".json", ".jsonl", ".lock", ".md", ".png", ".py", ".toml", ".txt", ".yaml", ".yml")
 
 
@@ -79,10 +82,11 @@ def known() -> set[str]:
     found = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     files = {name for name in found if name and (ROOT / name).is_file()} | set(WRITTEN)
     for stage in YAML(typ="safe").load(read("dvc.yaml"))["stages"].values():
-        for out in [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]:
+        work = stage.get("do", stage)
+        for out in [out for kind in ("outs", "metrics", "plots") for out in work.get(kind, [])]:
             name = out if isinstance(out, str) else next(iter(out))
-            subjects = stage.get("matrix", {"subject": [""]})["subject"]
-            files |= {name.replace("${item.subject}", subject) for subject in subjects}
+            for subject in ("base", "tuned"):
+                files.add(name.replace("${item.subject}", subject).replace("${key}", subject))
     files |= {"models/tuned/", "data/prepared/"}
     return files | {f"{parent}/" for name in files for parent in Path(name).parents if parent != Path()}
 

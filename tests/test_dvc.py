@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 from stages.lib.base.params import Params
 from tests.conftest import ROOT
 
-STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+FILE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES = {name: stage.get("do", stage) for name, stage in FILE["stages"].items()}
 NAMES = ("prepare", "finetune", "gen_math", "gen_safety", "judge", "report")
 LIB = Path("stages/lib")
 MAY_IMPORT = {  # a room and those below it
@@ -20,8 +21,8 @@ MAY_IMPORT = {  # a room and those below it
     "prompts": ("base",),
     "data": ("base", "fetch", "prompts"),
     "model": ("base", "fetch", "prompts"),
-    "train": ("base", "prompts", "model"),
     "generate": ("base", "prompts", "model"),
+    "train": ("base", "prompts", "model", "generate"),
     "judge": ("base", "prompts", "model", "generate"),
     "measure": ("base", "prompts", "judge"),
     "report": ("base", "prompts", "measure"),
@@ -38,6 +39,7 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "findings": ("review", "runs"),
     "measure": (),
     "simulate": (),
+    "strength": ("runs",),
 }
 
 
@@ -95,13 +97,11 @@ def test_a_stage_lists_the_params_it_reads(name):
     read = sections(Path(f"stages/{name}.py"))
     if name == "report":  # prints all of them, to say which of the ten runs this is
         read = set(Params.model_fields) - {"review", "machine"}  # the rules of a merge measure nothing
-    listed = {param.partition(".")[0] for param in STAGES[name]["params"]}
-    if (
-        "${item" in listed
-    ):  # of a subject's own section, the untuned model's alone is read: the tuned one is in a folder
-        assert "${item.subject}" in STAGES[name]["params"]
-        listed = listed - {"${item"} | {"base"}
-    assert listed == read
+    listed = STAGES[name]["params"]
+    if "${item.param}" in listed:
+        subjects = FILE["vars"][0]["subjects"].values()
+        listed = [*(param for param in listed if param != "${item.param}"), *(each["param"] for each in subjects)]
+    assert {param.partition(".")[0] for param in listed} == read
 
 
 def test_every_room_says_what_it_is_for_and_imports_only_from_those_below():

@@ -12,7 +12,8 @@ from stages.lib.base.params import load_params
 from stages.lib.model.models import own_files
 from tests.conftest import ROOT, write_params
 
-STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+FILE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES = {name: stage.get("do", stage) for name, stage in FILE["stages"].items()}
 FOLDERS = {"model__name": "./mine", "judge__model": "../guard"}
 FILES = {"model__name": "embedded/smollm2-135m", "judge__model": "embedded/guard"}
 
@@ -36,7 +37,10 @@ def test_what_a_task_is_decided_by_is_what_dvc_is_told_of(workspace, monkeypatch
             stage.main()
         (task,) = begun.value.args
         values = {f"${{{name}.files}}": getattr(params, name).files for name in ("model", "tuned", "base", "judge")}
-        told = {dep.replace("${item.subject}", *subject) if subject else dep for dep in STAGES[name]["deps"]}
+        if subject:
+            values["${item.file}"] = FILE["vars"][0]["subjects"][subject[0]]["file"]
+        told = {dep.replace("${key}", *subject) if subject else dep for dep in STAGES[name]["deps"]}
+        told = {dep.replace("${item.subject}", *subject) if subject else dep for dep in told}
         told = {normpath(values.get(dep, dep)) for dep in told}
         own = [path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in own_files(task.model)]
         assert {normpath(path) for path in [*task.files, *task.folders, *own]} <= told

@@ -86,14 +86,65 @@ def test_the_whole_pipeline_and_the_same_bytes_twice(small, monkeypatch):
     assert outputs(small) == first
 
 
+WAYS = {
+    "data__solutions": "own",
+    "data__samples": 2,
+    "fewshot__shots": 2,
+    "fewshot__system__training": "",
+    "fewshot__system__testing": "Be kind.",
+    "lora__strength": 0.5,
+    "finetune__mask_perplexity": 1e6,
+    "finetune__replay": 6,
+    "finetune__kl": 0.5,
+}
+
+
+@pytest.mark.slow
+def test_all_ways_to_forget_less_at_once_and_the_same_bytes_whatever_was_kept(small, monkeypatch):
+    write_params(small, **SMALL, **WAYS)
+    run_stages(monkeypatch, *WHOLE)
+    first = outputs(small)
+    found = json.loads(first["models/tuned/training.json"])
+    assert found["solved_share"] == 0  # a random model solves nothing: the published solutions are masked
+    assert 0 < found["masked_share"] < 1
+    assert 0 < found["replayed"] <= 6
+    (moved,) = json.loads(first["metrics/detail.json"])["moved"]
+    assert 0 < moved["low"] < moved["value"] < moved["high"]
+    assert moved["n"] == 14
+    assert "Where nothing was taught: on what the untuned model answered to 14 harmless prompts" in (
+        (small / "report/report.md").read_text()
+    )
+    assert "strength" not in first["models/tuned/README.md"].decode()
+    kept = sorted((small / ".ckpt/untuned").rglob("*.json"))
+    assert len(kept) == 3  # texts drawn, replayed and scored, a batch each; also after the report
+    times = [path.stat().st_mtime_ns for path in kept]
+    for again in (False, True):  # with what the untuned model said kept, and without
+        shutil.rmtree(small / "models/tuned")
+        if again:
+            shutil.rmtree(small / ".ckpt")
+        run_stages(monkeypatch, *WHOLE)
+        assert outputs(small) == first
+        assert (times == [path.stat().st_mtime_ns for path in kept]) is not again
+    plain = {name: value for name, value in WAYS.items() if name != "lora__strength"}
+    write_params(small, **SMALL, **plain)
+    run_stages(monkeypatch, (gen_safety, "tuned"))
+    whole = read_jsonl(small / "data/generated/tuned/safety.jsonl", Answer)
+    assert sum(row.divergence for row in whole[14:]) / 14 > 1.5 * moved["value"]
+
+
 @pytest.mark.slow
 def test_run_9_leaves_every_answer_as_it_was(small, monkeypatch):
     run_9 = {"lora__dropout": 1.0, "finetune__weight_decay": 0.01, "fewshot__shots": 2, "finetune__loss": "text"}
     write_params(small, **SMALL, **run_9)
     run_stages(monkeypatch, *WHOLE)
-    for name in ("math", "safety", "verdicts"):
+    for name in ("math", "verdicts"):
         base, tuned = (small / f"data/generated/{subject}/{name}.jsonl" for subject in ("base", "tuned"))
         assert base.read_bytes() == tuned.read_bytes(), name
+    base, tuned = (
+        read_jsonl(small / f"data/generated/{subject}/safety.jsonl", Answer) for subject in ("base", "tuned")
+    )
+    assert [row.model_copy(update={"divergence": None}) for row in tuned] == base
+    assert {row.divergence for row in tuned} == {None, 0.0}  # of hazard prompts none, and it has not moved at all
     head = json.loads((small / "metrics/headline.json").read_text())
     assert (head["accuracy"]["change"], head["accuracy"]["p"], head["safety"]["change"]) == (0, 1, 0)
 
@@ -105,6 +156,8 @@ def test_full_parameter_tuning_through_the_stages(small, monkeypatch):
     assert (small / "models/tuned/model.safetensors").is_file()
     base, tuned = ((small / f"data/generated/{s}/math.jsonl").read_bytes() for s in ("base", "tuned"))
     assert base != tuned
+    moved = [row.divergence for row in read_jsonl(small / "data/generated/tuned/safety.jsonl", Answer)]
+    assert moved[:14] == [None] * 14 and all(value > 0 for value in moved[14:])
 
 
 @pytest.mark.slow
@@ -261,6 +314,12 @@ def test_dvc_reuses_what_a_change_does_not_touch_and_the_model_can_be_exported(s
     assert ran("--dry", judge__controversial="safe") == {"judge@base", "judge@tuned", "report"}
     assert ran("--dry", gen_math__max_new_tokens=9) == {"gen_math@base", "gen_math@tuned", "report"}
     assert ran("--dry", fewshot__shots=1) == {"finetune", "gen_math@base", "gen_math@tuned", "report"}
+    assert ran("--dry", lora__strength=0.5) == {"gen_math@tuned", "gen_safety@tuned", "report"}
+    assert ran("--dry", fewshot__system__training="Hm.") == {"finetune", "report"}
+    asked = {f"gen_{what}@{of}" for what in ("math", "safety") for of in ("base", "tuned")}
+    assert ran("--dry", fewshot__system__testing="Hm.") == asked | {"report"}
+    assert ran("--dry", finetune__kl=0.5) == {"finetune", "report"}
+    assert ran("--dry", finetune__replay=2) == ran("--dry", data__solutions="own") == {"prepare", "finetune", "report"}
     assert ran(lora__r=16) == {"finetune", "gen_math@tuned", "gen_safety@tuned", "judge@tuned", "report"}
     the_model_leaves_with_its_card(small)
 

@@ -18,7 +18,7 @@ from typing import Any
 from stages.lib.base.card import model_card
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text, write_sums, write_text
+from stages.lib.base.files import read_text, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.rows import Problem, Prompt, read_jsonl
@@ -69,7 +69,9 @@ def copy(params: Params, folder: Path) -> str:
     from stages.lib.model import merging, models
 
     shutil.copytree(TUNED, folder)
-    measured, tokenizer = models.load_subject(params.model, TUNED, tuned=True)
+    if (folder / "adapter_config.json").is_file():
+        weaken(folder, params.lora.strength)
+    measured, tokenizer = models.load_subject(params.model, TUNED, True, params.lora.strength)
     prompts = asked(tokenizer)
     if not (folder / "tokenizer_config.json").is_file():  # tuned elsewhere, with none of its own
         tokenizer.save_pretrained(folder)
@@ -99,7 +101,7 @@ def merge(params: Params, folder: Path) -> str:
 
     source = models.find(params.model.name, params.model.revision)
     merging.check_mergeable(Path(source.path), TUNED)
-    measured, tokenizer = models.load_subject(params.model, TUNED, tuned=True)
+    measured, tokenizer = models.load_subject(params.model, TUNED, True, params.lora.strength)
     prompts = asked(tokenizer)
     before = merging.logits(measured, prompts)
     with measured.disable_adapter():
@@ -108,7 +110,7 @@ def merge(params: Params, folder: Path) -> str:
 
     base = models.load_base(source, "none", "float32")
     merging.end_turns(base, end_tokens(base, tokenizer))
-    written = merging.merge(base, TUNED, folder, getattr(torch, params.model.dtype), prompts)
+    written = merging.merge(base, TUNED, folder, getattr(torch, params.model.dtype), prompts, params.lora.strength)
     tokenizer.save_pretrained(folder)
     form, off = merging.apart(untuned, written.base), merging.apart(before, written.tuned)
     if off > 2 * form + merging.NOISE:
@@ -121,6 +123,16 @@ def merge(params: Params, folder: Path) -> str:
         f"On {len(prompts)} prompts its logits are {far:.2%} of their spread from the measured model's. The tuning "
         f"moved them by {moved:.2%}; its own weights in float32 move those of the untuned model by {form:.2%}."
     )
+
+
+def weaken(folder: Path, strength: float) -> None:
+    """Have an adapter's own settings say at which strength it was measured: whoever loads it gets that."""
+    if strength == 1:
+        return
+    settings = json.loads(read_text(folder / "adapter_config.json"))
+    settings["lora_alpha"] *= strength
+    write_json(folder / "adapter_config.json", settings)
+    write_sums(folder)
 
 
 def asked(tokenizer: Any) -> list[list[int]]:

@@ -38,13 +38,13 @@ EDITS = [
     ("rank: a terminal escape", RANK, '  r: "\\e[31m"\n', "lora.r: found '\\x1b[31m'"),
     ("rank: !!omap", RANK, "  r: !!omap [a: 1]\n", "lora.r"),
     ("rank: a Python object by a YAML tag", RANK, "  r: !!python/object/apply:os.system [id]\n", "python/object"),
-    ("rank: a YAML tag of its own", RANK, "  r: !mine 8\n", "'!mine'", "line 33"),
+    ("rank: a YAML tag of its own", RANK, "  r: !mine 8\n", "'!mine'", "line 36"),
     ("rank: !!bool that is none", RANK, "  r: !!bool abc\n", "not readable as YAML"),
-    ("rank: an alias of nothing", RANK, "  r: *gone\n", "undefined alias 'gone'", "line 33"),
-    ("a key twice", RANK, "  r: 8\n  r: 9\n", "found duplicate key", "line 34"),
-    ("an unknown key", RANK, "  r: 8\n  rr: 8\n", ":34: lora.rr: unknown key"),
+    ("rank: an alias of nothing", RANK, "  r: *gone\n", "undefined alias 'gone'", "line 36"),
+    ("a key twice", RANK, "  r: 8\n  r: 9\n", "found duplicate key", "line 37"),
+    ("an unknown key", RANK, "  r: 8\n  rr: 8\n", ":37: lora.rr: unknown key"),
     ("a number as a key", RANK, "  8: 8\n", "lora.r: missing"),
-    ("a tab as indentation", RANK, "\tr: 8\n", "character '\\t'", "line 33"),
+    ("a tab as indentation", RANK, "\tr: 8\n", "character '\\t'", "line 36"),
     ("learning rate: 1e999", RATE, "learning_rate: 1e999", "finetune.learning_rate: found inf"),
     ("learning rate: not a number", RATE, "learning_rate: .nan", "finetune.learning_rate: found nan"),
     ("learning rate: minus infinity", RATE, "learning_rate: -.inf", "finetune.learning_rate: found -inf"),
@@ -64,7 +64,7 @@ EDITS = [
     ("a branch for a commit", "gsm8k_revision: null", "gsm8k_revision: main", "full commit hash"),
     ("a commit hash of digits only, read as a number", "gsm8k_revision: null", f"gsm8k_revision: {'1' * 40}", "found"),
     ("a section that is missing", "fewshot:", "fewshots:", "fewshot: missing", "fewshots: unknown key"),
-    ("a section that is a list", "fewshot:\n  shots: 0 ", "fewshot: [0] #", "fewshot: found [0]"),
+    ("a section that is a list", "report:\n  extraction: strict ", "report: [0] ", "report: found [0]"),
 ]
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.lib.base.rows import Answer, read_jsonl
 from tests.conftest import ONE_THREAD, TINY, write_params
 
 pytestmark = pytest.mark.slow
@@ -124,6 +125,27 @@ def test_two_processes_train_the_adapter_of_one(small, architecture, quantizatio
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_ask_the_untuned_model_what_one_asks_and_train_alike(small):
+    """A mask, replayed rows, own solutions and the divergence; then how far the model has moved."""
+    ways = {"data__solutions": "own", "finetune__replay": 6, "finetune__kl": 0.5, "finetune__mask_perplexity": 1e6}
+    ways |= {"model__dtype": "float32", "model__quantization": "none"}
+    folders = small("one", **ways), small("two", **ways, machine__processes=2)
+    for folder in folders:
+        run(folder, "stages.finetune")
+        run(folder, "stages.gen_safety", "base")
+    one, two = ((folder / "models/tuned/training.json").read_bytes() for folder in folders)
+    assert one == two
+    curves = [pd.read_csv(folder / "metrics/loss.csv") for folder in folders]
+    pd.testing.assert_frame_equal(*curves, rtol=1e-4)
+    shutil.rmtree(folders[1] / "models/tuned")
+    shutil.copytree(folders[0] / "models/tuned", folders[1] / "models/tuned")
+    for folder in folders:
+        run(folder, "stages.gen_safety", "tuned")
+    one, two = (read_jsonl(folder / "data/generated/tuned/safety.jsonl", Answer) for folder in folders)
+    assert one == two
+    assert any(row.divergence for row in one)
 
 
 def test_killed_processes_leave_none_behind_and_go_on(small):

@@ -12,7 +12,8 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, read_jsonl, write_jsonl
 from stages.lib.model.models import find, load_base, load_tokenizer
 from stages.lib.train.checkpoints import by_step
-from stages.lib.train.training import add_lora, encode, train
+from stages.lib.train.encoding import encode
+from stages.lib.train.training import add_lora, train
 from tests.conftest import params_values, write_params
 from tests.faults.conftest import Stages
 from tests.faults.test_kills import SMALL

@@ -1,5 +1,6 @@
 """Decoding over a shared prefix against transformers' own `generate`, in float32, on random models."""
 
+import random
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.generate import engine
-from stages.lib.generate.engine import Engine, end_tokens, greedy, next_token
+from stages.lib.generate.engine import Engine, drawn, end_tokens, greedy, next_token
 from stages.lib.model.attention import NAME, attend, attend_plainly, shared_prefix, use_attention
 from stages.lib.model.linear import LaidOut
 from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
@@ -300,3 +301,39 @@ def test_rows_that_would_not_fit_into_free_memory_are_not_tried(loaded, monkeypa
     one = engine.Rows(model.config, 1, 32, model.dtype, torch.device("meta")).bytes()
     monkeypatch.setattr(engine, "free_memory", lambda device: 20 * one)
     assert engine._fitting(model, asked, 50) == 13  # 25 would be more than four fifths of it
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_drawn_tokens_are_those_of_their_seed_whatever_is_drawn_beside_them(loaded, batch_size, tmp_path):
+    """Against each text alone, its tokens drawn one by one from transformers' own logits."""
+    model, tokenizer = loaded
+    asked = [prompt for prompt in questions(tokenizer, 5, 2) for _ in range(3)]
+    seeds = [f"1126/{n}" for n in range(len(asked))]
+    got = drawn(Engine(model, tokenizer, batch_size, tmp_path), asked, LIMIT, "test", 3.0, seeds)
+    ends = end_tokens(model, tokenizer)
+    for prompt, seed, text in zip(asked, seeds, got, strict=True):
+        ids, rng, written = tokenizer(prompt, add_special_tokens=False)["input_ids"], random.Random(seed), []
+        while len(written) < LIMIT and not ends & set(written):
+            with torch.no_grad():
+                chances = (model(torch.tensor([ids + written])).logits[0, -1].double() / 3.0).softmax(-1)
+            point, token = rng.random(), 0
+            while point > chances[: token + 1].sum():
+                token += 1000 if point > chances[: token + 1000].sum() else 1
+            written.append(token)
+        stopped = written[-1] in ends
+        said = tokenizer.decode(written[:-1] if stopped else written, skip_special_tokens=True)
+        assert (text.text, text.finish, text.tokens) == (said, "stop" if stopped else "length", len(written))
+    assert len({text.text for text in got}) > 12  # the same prompt, another seed, another text
+    assert drawn(Engine(model, tokenizer, batch_size, tmp_path), asked, LIMIT, "test", 3.0, seeds) == got
+    other = drawn(Engine(model, tokenizer, batch_size, tmp_path), asked, LIMIT, "test", 3.0, seeds[::-1])
+    assert other != got
+
+
+def test_each_token_is_drawn_as_often_as_it_is_probable():
+    logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]])
+    points = [(n + 0.5) / 1000 for n in range(1000)]
+    found = engine._draw(logits.expand(1000, -1), 0.5, points)
+    for token, chance in enumerate((logits[0] / 0.5).softmax(-1).tolist()):
+        assert found.count(token) == pytest.approx(1000 * chance, abs=1)
+    with pytest.raises(BadInput, match="computes nan"):
+        engine._draw(torch.full((1, 4), torch.nan), 0.5, [0.5])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file
@@ -28,6 +29,7 @@ from stages.lib.model.models import (
 )
 from stages.lib.train.training import add_lora, save
 from tests.conftest import ROOT, params_values
+from tools.export import weaken
 
 
 def model_params(folder, **changes) -> Model:
@@ -94,6 +96,36 @@ def test_a_subject_is_the_base_with_what_its_folder_holds(tiny_models, adapted, 
     assert torch.equal(logits(base), logits(lay_out(plain)))  # else sums come in another order
     assert not torch.allclose(logits(tuned), logits(plain))
     assert not any(parameter.requires_grad for parameter in tuned.parameters() if parameter.dtype == torch.uint8)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_a_strength_is_the_straight_line_from_the_untuned_weights_to_the_tuned_ones(tiny_models, adapted, strength):
+    """Against the two models' own weights, interpolated one by one."""
+    source = Source(str(tiny_models["qwen2"]), None)
+    base = load_base(source, "none", "float32")
+    tuned = PeftModel.from_pretrained(load_base(source, "none", "float32"), str(adapted)).merge_and_unload()
+    at, _ = load_subject(model_params(tiny_models["qwen2"]), adapted, True, strength)
+    assert torch.allclose(
+        logits(load_subject(model_params(tiny_models["qwen2"]), adapted, True)[0]), logits(tuned), atol=1e-4
+    )
+    ends = zip(base.parameters(), tuned.parameters(), strict=True)
+    moved = [torch.lerp(old.detach(), new.detach(), strength) for old, new in ends]
+    untouched = logits(base)
+    with torch.no_grad():
+        for weight, value in zip(base.parameters(), moved, strict=True):
+            weight.copy_(value)
+    assert torch.allclose(logits(at), logits(base), atol=1e-4, rtol=1e-4)
+    assert torch.allclose(logits(at), untouched, atol=1e-4) is (strength == 0)
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_an_exported_adapter_is_used_at_the_strength_that_it_was_measured_at(tiny_models, adapted, strength):
+    wanted = logits(load_subject(model_params(tiny_models["qwen2"]), adapted, True, strength)[0])
+    before = {path.name: path.read_bytes() for path in adapted.iterdir()}
+    weaken(adapted, strength)
+    assert (before == {path.name: path.read_bytes() for path in adapted.iterdir()}) is (strength == 1)
+    base = load_base(Source(str(tiny_models["qwen2"]), None), "none", "float32")
+    assert torch.allclose(logits(PeftModel.from_pretrained(base, str(adapted))), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_full_weights_in_the_folder_replace_the_base(tiny_models, tmp_path):

@@ -7,9 +7,10 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.models import Source, load_base, load_tokenizer
-from stages.lib.train import packing
+from stages.lib.train import encoding, packing
+from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
-from stages.lib.train.training import add_lora, encode
+from stages.lib.train.training import add_lora
 from tests.conftest import ARCHITECTURES, params_values
 
 PROBLEMS = [
@@ -21,9 +22,9 @@ PROBLEMS = [
 SHOTS, ROWS = PROBLEMS[:3], PROBLEMS[3:]
 
 
-def tuned(folder):
+def tuned(folder, **changes):
     """A float32 model with an adapter that does something, as after some training; no dropout."""
-    lora = parse_params(params_values(), "params.yaml").lora
+    lora = parse_params(params_values(), "params.yaml").lora.model_copy(update=changes)
     model = add_lora(load_base(Source(str(folder), None), "none", "float32"), lora, 5, "./tiny", None)
     torch.manual_seed(3)
     for name, weight in model.named_parameters():
@@ -49,6 +50,15 @@ def one_by_one(model, rows):
     return total / count
 
 
+def packed_loss(model, rows, prefix=None, kl=0.0):
+    """The loss of an optimizer step, all rows in one pack behind what they share, its output layer in pieces."""
+    shared = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
+    batch = pack(rows, shared if prefix is None else prefix)
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False, kl=kl) as in_pieces:
+        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
+        return in_pieces(model(**batch), labels, counted)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("loss", ["answer", "text"])
 @pytest.mark.parametrize(("shots", "rows"), [(3, 8), (3, 1), (0, 8), (1, 3)])
@@ -63,7 +73,7 @@ def test_loss_and_gradients_are_those_of_the_rows_one_by_one(
     model = tuned(tiny_models[architecture])
     wanted_loss = one_by_one(model, encoded[:rows])
     wanted = gradients(model, wanted_loss)
-    batch = pack(encoded[:rows], prefix)
+    batch = pack(encoded[:rows], encoded[0]["input_ids"][:prefix])
     assert batch["input_ids"].shape[1] == prefix + sum(len(row["input_ids"]) - prefix for row in encoded[:rows])
     monkeypatch.setattr("stages.lib.train.packing.PIECE", piece)
     with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
@@ -78,16 +88,100 @@ def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
     rows = [{"input_ids": [n, 7, 8 + n, 9], "labels": [IGNORED, 7, 8 + n, 9]} for n in range(20, 24)]
     model = tuned(tiny_models["llama"])
     wanted = gradients(model, one_by_one(model, rows))
-    batch = pack(rows, 0)
+    batch = pack(rows, [])
     with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
         got = gradients(model, in_pieces(model(**batch), labels, counted))
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("shots", "chosen"), [(3, slice(None)), (0, slice(None)), (3, slice(3, 5)), (3, slice(2, 4))])
+def test_rows_that_begin_with_part_of_the_prefix_only(tiny_models, architecture, shots, chosen):
+    """Replayed rows, which lack the examples, packed with those that have them, or alone."""
+    tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
+    rows = [encode(tokenizer, row, SHOTS[:shots], "text") for row in ROWS[:3]]
+    prefix = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
+    rows += [
+        encoding.row(tokenizer, f"<|im_start|>user\n{n} days?", f" {n} and {n}<|im_end|>", "answer") for n in (3, 5)
+    ]
+    rows = rows[chosen]
+    batch = pack([*rows[::2], *rows[1::2]], prefix)
+    longest = 0 if chosen.start == 3 else len(prefix)
+    assert batch["input_ids"].shape[1] <= longest + sum(len(row["input_ids"]) for row in rows)
+    model = tuned(tiny_models[architecture])
+    wanted_loss = one_by_one(model, rows)
+    wanted = gradients(model, wanted_loss)
+    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
+        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
+        got_loss = in_pieces(model(**batch), labels, counted)
+        got = gradients(model, got_loss)
+    assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("shots", "loss"), [(3, "answer"), (3, "text"), (0, "text")])
+@pytest.mark.parametrize("head", [False, True])
+def test_the_divergence_from_the_untuned_model_is_the_plain_formula(
+    tiny_models, architecture, shots, loss, head, monkeypatch
+):
+    """Loss and gradients, against all logits of two models, each row in a pass of its own; an adapter on the output
+    layer, too."""
+    tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
+    rows = [encode(tokenizer, row, SHOTS[:shots], loss) for row in ROWS[:5]]
+    model = tuned(tiny_models[architecture], **({"target_modules": ["q_proj", "lm_head"]} if head else {}))
+    untuned = load_base(Source(str(tiny_models[architecture]), None), "none", "float32")
+    count, plain = sum(label != IGNORED for row in rows for label in row["labels"][1:]), 0.0
+    for row in rows:
+        ids, counts = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:]) != IGNORED
+        with torch.no_grad():
+            before = untuned(ids).logits[0, :-1].softmax(-1)
+        after = model(ids).logits[0, :-1].softmax(-1)
+        plain = plain + (before * (before / after).log()).nan_to_num().sum(-1)[counts].sum() / count
+    assert plain.item() > 0.01
+    wanted_loss = one_by_one(model, rows) + 0.7 * plain
+    wanted = gradients(model, wanted_loss)
+    monkeypatch.setattr("stages.lib.train.packing.PIECE", 7)
+    got_loss = packed_loss(model, rows, kl=0.7)
+    got = gradients(model, got_loss)
+    assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
+    again = gradients(model, packed_loss(model, rows))  # nothing is left of it
+    assert torch.equal(again, gradients(model, packed_loss(model, rows)))
+    assert not torch.allclose(again, got)
+
+
+def test_without_a_divergence_loss_and_gradients_are_bit_for_bit_those_of_cross_entropy_alone(tiny_models):
+    tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
+    rows = [encode(tokenizer, row, SHOTS, "text") for row in ROWS]
+    model = tuned(tiny_models["qwen2"])
+    got_loss = packed_loss(model, rows)
+    got = gradients(model, got_loss)
+    batch = pack(rows, rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])])
+    targets, weights = batch.pop("labels")
+    with use_attention(model, NAME):
+        head = model.get_output_embeddings()
+        whole, head.forward = head.forward, lambda hidden: hidden
+        hidden = model(**batch).logits[0]
+        head.forward = whole
+    total, inside = torch.zeros(()), []
+    for states, of, weight in zip(hidden.detach().split(128), targets.split(128), weights.split(128), strict=True):
+        states.requires_grad_()
+        loss = (torch.nn.functional.cross_entropy(head(states).float(), of, reduction="none") * weight).sum()
+        loss = loss / weights.sum()
+        inside.append(torch.autograd.grad(loss, states)[0])
+        total += loss.detach()
+    model.zero_grad()
+    hidden.backward(torch.cat(inside))
+    wanted = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
+    assert torch.equal(got_loss.detach(), total)
+    assert torch.equal(got, wanted)
+
+
 def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch):
     tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
-    batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], 0)
+    batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], [])
     model = tuned(tiny_models["qwen2"])
     head, seen = model.get_output_embeddings(), []
     whole = head.forward
@@ -109,7 +203,7 @@ def test_attention_as_two_products_is_attention(dtype, near, prefix, monkeypatch
     whole = [torch.randn(1, heads, prefix + sum(counts), 8, requires_grad=True) for heads in (6, 2, 2)]
 
     def attended(given):
-        out, _ = packing.packed_attention(None, *given, None, 0.3, (prefix, counts))
+        out, _ = packing.packed_attention(None, *given, None, 0.3, (prefix, [(prefix, n) for n in counts]))
         return [out, *torch.autograd.grad(out.float().square().sum(), given)]
 
     wanted = attended(whole)

@@ -9,9 +9,10 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.models import Source, load_base, load_tokenizer
-from stages.lib.prompts.chat import math_messages, render_prompt
-from stages.lib.train.packing import IGNORED
-from stages.lib.train.training import add_lora, encode, train
+from stages.lib.prompts.chat import math_messages, render_prompt, safety_messages
+from stages.lib.train.encoding import encode
+from stages.lib.train.packing import IGNORED, divergence
+from stages.lib.train.training import add_lora, train
 from tests.conftest import ARCHITECTURES, params_values
 
 ROWS = [
@@ -34,14 +35,14 @@ def adapter(model):
     return {name: p.detach().clone() for name, p in model.named_parameters() if "lora_" in name}
 
 
-def tune(folder, tokenizer, quantization="none", **changes):
+def tune(folder, tokenizer, quantization="none", bf16=False, **changes):
     """A freshly tuned tiny model: (model, steps, adapter weights before)."""
     params = settings(finetune__batch_size=2, finetune__learning_rate=1e-3, **changes)
     base = load_base(Source(str(folder), None), quantization, "float32")
     model = add_lora(base, params.lora, 5, "./tiny", None) if params.lora.enabled else base
     before = adapter(model)
     rows = [encode(tokenizer, row, SHOTS[: params.fewshot.shots], params.finetune.loss) for row in ROWS]
-    return model, train(model, rows, params.finetune, bf16=False), before
+    return model, train(model, rows, params.finetune, bf16=bf16), before
 
 
 def test_a_row_is_the_test_prompt_then_the_solution_then_the_end_of_turn(tokenizer):
@@ -53,6 +54,23 @@ def test_a_row_is_the_test_prompt_then_the_solution_then_the_end_of_turn(tokeniz
     assert row["input_ids"][-len(counted) :] == counted
     whole = encode(tokenizer, ROWS[0], SHOTS, "text")
     assert whole["labels"] == whole["input_ids"] == row["input_ids"]
+
+
+def test_the_system_turn_of_training_is_the_one_that_is_said_and_by_default_the_templates_own(tokenizer):
+    def prompt(system):
+        whole = tokenizer.decode(encode(tokenizer, ROWS[0], SHOTS, "answer", system=system)["input_ids"])
+        assert whole == render_prompt(tokenizer, math_messages(ROWS[0].question, SHOTS, system)) + (
+            f"A: {ROWS[0].answer}{tokenizer.eos_token}"
+        )
+        return whole
+
+    assert prompt("Be safe.").startswith("<|im_start|>system\nBe safe.<|im_end|>\n<|im_start|>user\nQ: ")
+    assert prompt("").startswith("<|im_start|>system\n<|im_end|>\n<|im_start|>user\nQ: ")
+    assert prompt("Be safe.").count("<|im_start|>system") == 1
+    assert prompt(None) not in (prompt(""), prompt("Be safe."))
+    assert encode(tokenizer, ROWS[0], SHOTS, "answer", system=None) == encode(tokenizer, ROWS[0], SHOTS, "answer")
+    hazard = render_prompt(tokenizer, safety_messages("Hm?", "Be <|im_end|> safe."))
+    assert hazard.startswith("<|im_start|>system\nBe < |im_end|> safe.<|im_end|>\n<|im_start|>user\nHm?<|im_end|>")
 
 
 def test_examples_come_as_turns_and_only_the_question_carries_the_instruction():
@@ -136,3 +154,29 @@ def tune_as(folder, tokenizer, batch_size, accumulation, **changes):
     model = add_lora(load_base(Source(str(folder), None), "none", "float32"), params.lora, 5, "./tiny", None)
     rows = [encode(tokenizer, row, [], params.finetune.loss) for row in ROWS]
     return model, train(model, rows, params.finetune, bf16=False), None
+
+
+def moved(folder, tokenizer, model):
+    """Mean divergence of a tuned model from the untuned one over the rows' tokens."""
+    before, total, count = load_base(Source(str(folder), None), "none", "float32"), 0.0, 0
+    for row in (encode(tokenizer, row, [], "text") for row in ROWS):
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            total += divergence(before(ids).logits[0], model.eval()(ids).logits[0]).sum().item()
+        count += len(row["input_ids"])
+    return total / count
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_divergence_in_the_loss_keeps_the_tuned_model_near_the_untuned_one(tiny_models, tokenizer, bf16):
+    changes = {"finetune__epochs": 4, "finetune__loss": "text", "fewshot__shots": 2, "finetune__accumulation": 2}
+    free, steps, _ = tune(tiny_models["qwen2"], tokenizer, bf16=bf16, **changes)
+    held, same, _ = tune(tiny_models["qwen2"], tokenizer, bf16=bf16, finetune__kl=20.0, **changes)
+    assert same[0]["loss"] == pytest.approx(steps[0]["loss"], rel=1e-6)  # B is zero: both are the untuned model
+    near, far = (moved(tiny_models["qwen2"], tokenizer, model) for model in (held, free))
+    assert 0 < near < 0.5 * far
+    assert held.active_adapters == ["default"] and all(w.requires_grad for w in adapter_weights(held))
+
+
+def adapter_weights(model):
+    return [weight for name, weight in model.named_parameters() if "lora_" in name]

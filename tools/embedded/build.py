@@ -107,7 +107,7 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     The loss counts a verdict's first token, and its categories in every other unsafe row only: with all of them, the
     categories drowned the verdict and the guard called everything safe.
     """
-    from stages.lib.train.training import row
+    from stages.lib.train.encoding import row
 
     pairs: list[tuple[str, str, str | None]] = []
     prompts = {each.id: each for each in hazards("train")}

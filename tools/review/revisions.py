@@ -107,8 +107,8 @@ def read_revision(name: str, root: Path = Path()) -> Revision:
         of = configuration(parse_params(values, f"{where} {PARAMS}"))
     except BadInput:  # of other code, which knew other parameters
         of = ""
-    kept = trainings_at(files, where)
-    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made, labels_at(files, params, where), kept, of)
+    kept, labels = trainings_at(files, where), labels_at(files, params, where)
+    return Revision(name, commit, params, read[HEADLINE], outcomes, hashes, made, labels, kept, of)
 
 
 def trainings_at(files: Any, where: str) -> list[Training]:

@@ -95,7 +95,12 @@ def title(each: Run, profile: str) -> str:
 
 def reference(each: Run, profile: str, commit: str) -> str:
     """Where DVC keeps the experiment of a run that began at a commit."""
-    return f"refs/exps/{commit[:2]}/{commit[2:]}/{title(each, profile)}"
+    return named(title(each, profile), commit)
+
+
+def named(name: str, commit: str) -> str:
+    """Where DVC keeps the experiment of this name that began at a commit."""
+    return f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
 
 
 def check(study: Study, each: Run, profile: str) -> None:
@@ -122,15 +127,21 @@ def measure(
 
     Unfinished work is kept in the folder `kept`. With `targets`, only those stages run, for DVC's cache.
     """
-    print(f"{title(each, profile)}: dvc exp run", flush=True)
-    overrides = study.overrides(each, profile)
+    experiment(title(each, profile), study.overrides(each, profile), commit, clone, kept, targets)
+
+
+def experiment(
+    name: str, overrides: Mapping[str, Any], commit: str, clone: Path, kept: Path, targets: Sequence[str] = ()
+) -> None:
+    """As `measure`, any experiment: its name, and its dotted parameters where they are other than the commit's."""
+    print(f"{name}: dvc exp run", flush=True)
     settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
     make_clone(commit, clone, kept)
-    dvc("exp", "run", "--name", title(each, profile), *settings, *targets, folder=clone)
+    dvc("exp", "run", "--name", name, *settings, *targets, folder=clone)
     if not targets:
-        experiment = reference(each, profile, commit)
+        made = named(name, commit)
         with writing():
-            git("fetch", "--quiet", str(clone), f"+{experiment}:{experiment}")
+            git("fetch", "--quiet", str(clone), f"+{made}:{made}")
     shutil.rmtree(clone)
 
 

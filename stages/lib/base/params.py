@@ -5,22 +5,28 @@ Sections carry the names of the stages that read them, so that dvc.yaml can list
 everything under it takes plain values.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stages.lib.base.errors import BadInput, short
+from stages.lib.base.fields import (
+    BatchSize,
+    Commit,
+    NewTokens,
+    Number,
+    Quantization,
+    Rows,
+    Said,
+    Seed,
+    Sha256,
+    Switch,
+    Text,
+    TrainRows,
+    Whole,
+)
 from stages.lib.base.model_names import (
     CHAT_MODELS,
     GUARD_FILES,
@@ -40,55 +46,6 @@ EMBEDDED_DATA = {
     "hazards": "data/embedded/hazards.csv",
     "benign": "data/embedded/benign.csv",
 }
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")
-    return value
-
-
-def _rows(value: Any) -> str | int:
-    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise ValueError("expected 'all' or a whole number of rows from 1 up")
-
-
-def _train_rows(value: Any) -> str | int:
-    if isinstance(value, str) and re.fullmatch(r"shortest_third(/[1-9][0-9]{0,8})?", value):
-        return value
-    try:
-        return _rows(value)
-    except ValueError:
-        raise ValueError(
-            "expected 'all', 'shortest_third', so many of those (shortest_third/256) or a number of rows from 1 up"
-        ) from None
-
-
-def _commit(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"[0-9a-f]{40}", value):
-        return value
-    raise ValueError("expected null or a full commit hash (40 hex digits), so that the content cannot change")
-
-
-def _sha256(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"[0-9a-f]{64}", value):
-        return value
-    raise ValueError("expected null or a sha256 (64 hex digits, lower case)")
-
-
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, BeforeValidator(_not_bool)]  # also takes '3e-5' in quotes
-Switch = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
-Rows = Annotated[str | int, PlainValidator(_rows)]
-TrainRows = Annotated[str | int, PlainValidator(_train_rows)]
-Commit = Annotated[str | None, AfterValidator(_commit)]
-Sha256 = Annotated[str | None, AfterValidator(_sha256)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-BatchSize = Annotated[Whole, Field(ge=1, le=4096)]
-NewTokens = Annotated[Whole, Field(ge=1, le=32768)]
-Quantization = Literal["nf4", "none"]
 
 
 class Section(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
@@ -120,6 +77,9 @@ class Data(Section):
     hazard_rows: Rows
     benign_rows: Rows
     seed: Seed
+    solutions: Literal["published", "own", "rewritten"] = "published"  # older commits have none of these
+    samples: Annotated[Whole, Field(ge=1, le=64)] = 4
+    unsolved: Literal["published", "none"] = "published"
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
@@ -151,10 +111,17 @@ class Lora(Section):
     alpha: Annotated[Number, Field(gt=0)]
     dropout: Annotated[Number, Field(ge=0, le=1)]
     target_modules: Annotated[list[Text], Field(min_length=1)]
+    strength: Annotated[Number, Field(ge=0, le=1)] = 1.0  # older commits have none
+
+
+class System(Section):
+    training: Said | None = None
+    testing: Said | None = None
 
 
 class Fewshot(Section):
     shots: Annotated[Whole, Field(ge=0, le=SHOT_POOL)]
+    system: System = System()  # older commits have none
 
 
 class Finetune(Section):
@@ -168,6 +135,22 @@ class Finetune(Section):
     optimizer: Literal["auto", "paged_adamw_32bit", "adamw_torch"]
     loss: Literal["answer", "text"]
     seed: Seed
+    mask_perplexity: Annotated[Number, Field(ge=1)] | None = None  # older commits have none of these
+    kl: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    replay: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
+    replay_hazards: Text = "data/embedded/guard_hazards.jsonl"
+    replay_ordinary: Text = "data/embedded/guard_ordinary.jsonl"
+
+    @model_validator(mode="after")
+    def _two_kinds(self) -> "Finetune":
+        if self.replay_hazards == self.replay_ordinary:
+            raise ValueError("replay_hazards and replay_ordinary name the same file; half the rows come from each")
+        return self
+
+    @property
+    def asks_untuned(self) -> bool:
+        """Whether the untuned model is asked something before the training."""
+        return bool(self.mask_perplexity or self.replay)
 
 
 class Other(Section):
@@ -272,6 +255,16 @@ class Params(Section):
             raise ValueError(
                 "lora.enabled is false, but full-parameter tuning cannot train 4-bit weights; "
                 "set model.quantization to none as well"
+            )
+        if not self.lora.enabled and self.finetune.kl:
+            raise ValueError(
+                "finetune.kl compares with the untuned model, which is the tuned one with its adapter off; "
+                "full-parameter tuning (lora.enabled is false) has none, so set finetune.kl to 0"
+            )
+        if not self.lora.enabled and self.lora.strength != 1:
+            raise ValueError(
+                "lora.strength is the scale of an adapter; full-parameter tuning (lora.enabled is false) makes none, "
+                "so set lora.strength to 1"
             )
         return self
 

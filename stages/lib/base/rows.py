@@ -50,12 +50,14 @@ class Prompt(Row):
 
 class Answer(Row):
     """What a model wrote. `finish`: it ended its turn (stop), ran into max_new_tokens (length) or repeated itself and
-    was ended there (repetition)."""
+    was ended there (repetition). `divergence`: of the tuned model from the untuned one, in nats by the token, on what
+    that one wrote to the same harmless prompt."""
 
     prompt_sha256: NonEmpty
     text: str
     finish: Literal["stop", "length", "repetition"]
     tokens: Annotated[int, Field(ge=0)]
+    divergence: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class Verdict(Row):

@@ -8,7 +8,8 @@ work in common with another, say, waits, and then finds the first one's finished
 hash; a damaged one is not used.
 
 A finished stage's folder stays until the report stage, because DVC can be killed between the end of a stage and its own
-note of it. A stage keeps its KEPT latest folders at most.
+note of it; one that serves other runs, too (what the untuned model says of training rows), stays after it. A stage
+keeps its KEPT latest folders at most.
 """
 
 import hashlib
@@ -40,10 +41,13 @@ def root() -> Path:
 
 
 @contextmanager
-def unfinished(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Path]) -> Iterator[Path]:
+def unfinished(
+    stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Path], lasting: bool = False
+) -> Iterator[Path]:
     """The folder for the work of `stage` under `params` on `inputs` (files, or folders with all in them).
 
-    Its processes share it; all leave when the first one does. Waits while another run is at the same work.
+    Its processes share it; all leave when the first one does. Waits while another run is at the same work. What is
+    `lasting` stays when it is finished, for other runs that need some of it.
     """
     if not is_first():
         yield from_first(None)
@@ -56,7 +60,8 @@ def unfinished(stage: str, params: Mapping[str, BaseModel], inputs: Sequence[Pat
         for old in _latest(folder.parent, but=folder)[KEPT - 1 :]:
             _remove(old)
         yield from_first(folder)
-        write_text(folder / "done", "")
+        if not lasting:
+            write_text(folder / "done", "")
         wait()
 
 

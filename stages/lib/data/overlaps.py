@@ -33,6 +33,10 @@ class Rule:
 
 DISJOINT = (
     Rule("train", "test", asked, "asks what {} asks", f"what a model was trained on or is shown tests nothing; {MEND}"),
+    *(
+        Rule("replay", name, asked, "asks what {} asks", f"what a model was trained on tests nothing; {MEND}")
+        for name in ("hazards", "benign")
+    ),
     Rule("hazards", "benign", asked, "asks what {} asks", f"it cannot be right to refuse it and to answer it; {MEND}"),
     Rule(
         "hazards",
@@ -50,7 +54,7 @@ def check_disjoint(sets: Mapping[str, Sequence[Row]], place: Callable[[str, str]
     `place` tells where the row of a set and an id stands: file and line.
     """
     for rule in DISJOINT:
-        first, second = sets[rule.first], sets[rule.second]
+        first, second = sets.get(rule.first, ()), sets[rule.second]
         there = {rule.of(row): row.id for row in first}
         same = [(there[rule.of(row)], row.id) for row in second if rule.of(row) in there]
         if same:

@@ -142,6 +142,8 @@ def load_benign(data: Data) -> list[Prompt]:
 
 def place(data: Data, name: str, row: str) -> str:
     """Where the row of this id stands in the set `name`, for a message: file:line."""
+    if name == "replay":
+        return row
     if name == "hazards":
         rows = _iter_csv(_hazards_file(data), HazardRow)
         return next(where for where, values in rows if values["release_prompt_id"] == row)

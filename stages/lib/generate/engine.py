@@ -1,4 +1,4 @@
-"""Greedy decoding of many prompts over one shared prefix, and the next token's probabilities.
+"""Decoding of many prompts over one shared prefix, greedy or drawn, and the next token's probabilities.
 
 All prompts of a stage begin alike: the same example problems, the same policy text, at least the same system turn. That
 prefix is computed once per call, kept once in memory and read once per step for all rows (attention.py). What follows
@@ -14,6 +14,7 @@ out-of-memory error, which loses only the rows in work.
 """
 
 import json
+import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,11 +69,27 @@ def greedy(
     With `end_repetition`, a text that repeats itself (repetition.py) is ended there. `label` stands before progress and
     errors. Raises BadInput if the model computes no number (nan) for a next token.
     """
-    tokenizer = engine.tokenizer
-    ends = end_tokens(engine.model, tokenizer)
-    work = partial(_continue, sorted(ends), sorted(number_tokens(tokenizer)) if end_repetition else None)
+    numbers = sorted(number_tokens(engine.tokenizer)) if end_repetition else None
+    work = partial(_continue, sorted(end_tokens(engine.model, engine.tokenizer)), numbers, None)
+    return _texts(engine, _each(engine, prompts, work, max_new_tokens, label), max_new_tokens)
+
+
+def drawn(
+    engine: Engine, prompts: Sequence[str], max_new_tokens: int, label: str, temperature: float, seeds: Sequence[str]
+) -> list[Generation]:
+    """Continue each rendered prompt with tokens drawn at a temperature, all else as `greedy`.
+
+    The draws of a text are those of its seed, whatever is drawn beside it; the same prompt may stand there often, each
+    time with a seed of its own.
+    """
+    work = partial(_continue, sorted(end_tokens(engine.model, engine.tokenizer)), None, temperature)
+    return _texts(engine, _each(engine, prompts, work, max_new_tokens, label, seeds), max_new_tokens)
+
+
+def _texts(engine: Engine, written: Sequence[list[int]], max_new_tokens: int) -> list[Generation]:
+    tokenizer, ends = engine.tokenizer, end_tokens(engine.model, engine.tokenizer)
     out = []
-    for new in _each(engine, prompts, work, max_new_tokens, label):
+    for new in written:
         stopped = new[-1] in ends
         text = tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
         finish = "stop" if stopped else "length" if len(new) == max_new_tokens else "repetition"
@@ -96,14 +113,18 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What all prompts share, what follows in each, and how many new tokens each may get."""
+    """What all prompts share, what follows in each, how many new tokens each may get, and where those are drawn, the
+    seed of each."""
 
     prefix: list[int]
     rest: list[list[int]]
     limit: int
+    seeds: Sequence[str] = ()
 
 
-def _each(engine: Engine, prompts: Sequence[str], work: partial, limit: int, label: str) -> list[Any]:
+def _each(
+    engine: Engine, prompts: Sequence[str], work: partial, limit: int, label: str, seeds: Sequence[str] = ()
+) -> list[Any]:
     """The result of each prompt, batch by batch, with progress. Batches that `keep` holds are taken from there.
 
     Several processes take the batches in turn; each gets all results.
@@ -114,14 +135,15 @@ def _each(engine: Engine, prompts: Sequence[str], work: partial, limit: int, lab
     ids = engine.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     check_length(model, [len(row) + limit for row in ids], f"{label}: with {limit} new tokens, prompt")
     shared = shared_prefix(ids)
-    asked = Prompts(ids[0][:shared], [row[shared:] for row in ids], limit)
+    asked = Prompts(ids[0][:shared], [row[shared:] for row in ids], limit, seeds)
     order = sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
     mine = _batches(order, batch_size)[index() :: count()]
     results: dict[int, Any] = {}
     with use_attention(model, NAME) as inner, _bar(label, sum(map(len, mine))) as bar:
         slots = _fitting(inner, asked, min(batch_size, len(ids)))
         for batch in mine:
-            name = sha256_text(json.dumps([work.func.__name__, work.args, limit, [ids[prompt] for prompt in batch]]))
+            decides = [work.func.__name__, work.args, limit, [ids[prompt] for prompt in batch]]
+            name = sha256_text(json.dumps([*decides, *([seeds[prompt] for prompt in batch] if seeds else [])]))
             kept = read_part(keep, name)
             if kept is None:
                 done, slots = _batch(partial(work, inner, asked), batch, slots, label, bar)
@@ -160,13 +182,21 @@ def _batch(work: Work, batch: Sequence[int], slots: int, label: str, bar: tqdm) 
 
 @torch.inference_mode()
 def _continue(
-    ends: list[int], numbers: list[int] | None, model: Any, asked: Prompts, waiting: list[int], slots: int
+    ends: list[int],
+    numbers: list[int] | None,
+    temperature: float | None,
+    model: Any,
+    asked: Prompts,
+    waiting: list[int],
+    slots: int,
 ) -> Iterator:
-    """Greedy tokens of each waiting prompt, ended by one of `ends`, by the limit or, given `numbers`, by repetition."""
+    """Tokens of each waiting prompt, ended by one of `ends`, by the limit or, given `numbers`, by repetition; the most
+    probable ones or, given a temperature, drawn ones."""
     passed_over = None if numbers is None else frozenset(numbers)
     rows = _rows(model, asked, slots)
     active: list[int] = []  # the prompt in each row
     written: dict[int, list[int]] = {}
+    draws = {prompt: random.Random(asked.seeds[prompt]) for prompt in waiting} if temperature else {}
     filling = False
     while waiting or active:
         free = slots - len(active)  # once new rows are taken in, they are until no slot is free
@@ -179,7 +209,11 @@ def _continue(
             first = 0
             tokens = torch.tensor([[written[prompt][-1] for prompt in active]], device=model.device)
             logits = model(tokens, position_ids=rows.advance(), rows=rows, use_cache=False).logits[0]
-        for row, token in reversed(list(enumerate(_best(logits), first))):
+        if temperature:
+            tokens = _draw(logits, temperature, [draws[prompt].random() for prompt in active[first:]])
+        else:
+            tokens = _best(logits)
+        for row, token in reversed(list(enumerate(tokens, first))):
             new = written.setdefault(active[row], [])
             new.append(token)
             repeated = passed_over is not None and is_repetitive(new, passed_over)
@@ -208,6 +242,14 @@ def _best(scores: torch.Tensor) -> list[int]:
     if best.values.isnan().any():
         raise BadInput("the model computes nan instead of a next token: its weights are broken, or its dtype too small")
     return best.indices.tolist()
+
+
+def _draw(logits: torch.Tensor, temperature: float, numbers: Sequence[float]) -> list[int]:
+    """For each row of logits the token at which its number, drawn evenly from 0 to 1, falls (BadInput for nan)."""
+    _best(logits)
+    below = (logits.float() / temperature).softmax(-1).double().cumsum(-1)
+    points = torch.tensor(numbers, dtype=torch.float64, device=logits.device)[:, None] * below[:, -1:]
+    return torch.searchsorted(below, points, right=True).clamp_(max=logits.shape[-1] - 1)[:, 0].tolist()
 
 
 def _rows(model: Any, asked: Prompts, slots: int) -> Rows:

@@ -1,7 +1,7 @@
 """The base and the tuned model answer the same prompts: load one, let it answer, write its answers and their cost."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,16 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
 from stages.lib.base.made import ENGINE, Made, write_made
 from stages.lib.base.measured import generated, weights
-from stages.lib.base.params import Generation, Model
+from stages.lib.base.params import Generation, Model, Params, started_from
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
 from stages.lib.generate.engine import Engine, greedy
+from stages.lib.generate.moved import divergences
 from stages.lib.model.models import load_subject
 from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made
 from stages.lib.model.tokens import check_same_tokens
-from stages.lib.prompts.chat import SAMPLE, Message, render_prompt
+from stages.lib.prompts.chat import SAMPLE, Message, render_prompt, turn_end
 from stages.lib.prompts.thinking import opened
 
 
@@ -26,24 +27,28 @@ def write_answers(
     task: Task,
     subject: str,
     asked: Sequence[tuple[str, list[Message]]],
-    model: Model,
+    params: Params,
     settings: Generation,
     file: str,
-    like: Model,
+    untuned: Mapping[str, Answer] | None = None,
 ) -> None:
     """Answer the conversation of each (id, conversation) greedily; write data/generated/<subject>/`file`, an Answer a
-    line, and the stage's cost. The model must take text for the same tokens as `like`, which the other subject is."""
-    check_same_tokens(model, like)
+    line, and the stage's cost. Both subjects must take text for the same tokens (BadInput). On the `untuned` model's
+    answers, by id, each answer of a tuned one says how far it has moved (moved.py)."""
+    model = started_from(subject, params.model, params.base)
+    check_same_tokens(model, params.model)
     folder = weights(subject)
     if not folder.is_dir():
         raise BadInput(
             f"{folder}: no such folder; {'run the finetune stage first' if subject == 'tuned' else 'see git'}"
         )
     with work_on(task) as keep:
-        engine = Engine(*load_subject(model, folder, tuned=subject == "tuned"), settings.batch_size, keep)
+        loaded = load_subject(model, folder, subject == "tuned", params.lora.strength)
+        engine = Engine(*loaded, settings.batch_size, keep)
         prompts = [render_prompt(engine.tokenizer, messages) for _, messages in asked]
         start = time.perf_counter()
         written = greedy(engine, prompts, settings.max_new_tokens, task.name, settings.end_repetition)
+        moved = _moved(engine, params, asked, prompts, untuned) if untuned else {}
         seconds = time.perf_counter() - start
         if not is_first():
             return
@@ -54,6 +59,7 @@ def write_answers(
                 text=opened(prompt) + g.text,
                 finish=g.finish,
                 tokens=g.tokens,
+                divergence=moved.get(row),
             )
             for (row, _), prompt, g in zip(asked, prompts, written, strict=True)
         ]
@@ -62,6 +68,28 @@ def write_answers(
         tokens = sum(answer.tokens for answer in answers)
         write_cost(task.name, seconds, len(answers), tokens)
     print(f"{task.name}: {len(answers)} prompts, {tokens} tokens, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)")
+
+
+def _moved(
+    engine: Engine,
+    params: Params,
+    asked: Sequence[tuple[str, list[Message]]],
+    prompts: Sequence[str],
+    untuned: Mapping[str, Answer],
+) -> dict[str, float | None]:
+    """The divergence on each of the untuned model's answers, by id."""
+    tokenizer, texts = engine.tokenizer, {}
+    for (row, _), prompt in zip(asked, prompts, strict=True):
+        if answer := untuned.get(row):
+            said = answer.text.removeprefix(opened(prompt))
+            shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, said))
+            end = turn_end(tokenizer) if answer.finish == "stop" else None
+            texts[row] = (shown, written + ([] if end is None else [end]))
+    other = bool(params.base.model) or not hasattr(engine.model, "disable_adapter")
+    before = started_from("base", params.model, params.base)
+    untuned_model = load_subject(before, weights("base"), tuned=False)[0] if other else None
+    found = divergences(engine.model, untuned_model, list(texts.values()), engine.keep)
+    return dict(zip(texts, found, strict=True))
 
 
 def subject_made(model: Model, folder: Path, tokenizer: Any) -> Made:

@@ -12,6 +12,7 @@ from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict
 from stages.lib.judge.guards import counts_as_safe, is_degenerate, reads
 from stages.lib.measure.form import Split, form_and_skill
+from stages.lib.measure.moved import Mean, mean_over_prompts
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.stats import Paired, Share, paired, retention
 from stages.lib.prompts.gsm8k import RULES, Rule, extract, is_correct
@@ -71,6 +72,7 @@ class Numbers:
     split       its change, told into skill and form
     templates   how many different templates (or texts) the questions come from
     retention   of the prompts answered safely before, the share answered safely after; None if there were none
+    moved       how far the tuned model has moved where nothing was taught, in nats by the token (see moved.py)
     verdicts    how often each (subject, label, refused) fell on a hazard prompt, where it did
     problems    by subject, shares of its rows: verdicts, responses to hazard and harmless prompts, math answers
     """
@@ -83,6 +85,7 @@ class Numbers:
     hazards: Mapping[str, Paired]
     personas: Mapping[str, Paired]
     retention: Share | None
+    moved: Mean | None
     verdicts: Mapping[tuple[str, str, bool], int]
     problems: Mapping[str, Mapping[str, float]]
 
@@ -98,6 +101,7 @@ def numbers(measured: Measured) -> Numbers:
         for name in SUBJECTS
         for verdict in measured.subjects[name].verdicts["hazards"]
     )
+    again = measured.subjects["tuned"].answers["benign"]
     order = [(name, label, refused) for name in SUBJECTS for label in LABELS for refused in (True, False)]
     return Numbers(
         rule=measured.rule,
@@ -112,6 +116,7 @@ def numbers(measured: Measured) -> Numbers:
         hazards=_by([prompt.hazard for prompt in measured.prompts["hazards"]], before, after, groups["hazards"]),
         personas=_by([prompt.persona for prompt in measured.prompts["hazards"]], before, after, groups["hazards"]),
         retention=retention(before, after, groups["hazards"]),
+        moved=mean_over_prompts([row.divergence for row in again if row.divergence is not None]),
         verdicts={key: fell[key] for key in order if fell[key]},
         problems={name: _problems(measured.subjects[name], measured.rule) for name in SUBJECTS},
     )

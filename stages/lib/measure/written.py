@@ -50,6 +50,7 @@ def detail(
         "hazards": [{"hazard": hazard, **_row(pair)} for hazard, pair in found.hazards.items()],
         "personas": [{"persona": persona, **_row(pair)} for persona, pair in found.personas.items()],
         "retention": [asdict(found.retention)] if found.retention else [],
+        "moved": [asdict(found.moved)] if found.moved else [],
         "over_refusal": [{"set": "all benign", **_row(found.measures["over_refusal"])}],
         "refusal_by_verdict": [
             {"subject": subject, "label": label, "refused": refused, "count": count}

@@ -52,7 +52,7 @@ def check_adapter(folder: Path, base: Source, model: Model) -> tuple[dict[str, A
 
 
 def modules_of(tensors: Iterable[str], whole: bool | None = None) -> set[str]:
-    """The last part of the names of the modules that an adapter's tensors change: beside them, or `whole`; None: both."""
+    """The modules that tensors of an adapter are on, by the last part of their names; `whole` ones, or not, or both."""
     found = set()
     for name in tensors:
         module, beside, _ = name.partition(".lora_")

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.lib.base.errors import BadInput
 from stages.lib.model.adapters import PART, modules_of
+from stages.lib.model.models import set_strength
 from stages.lib.model.tensors import read_shapes
 
 LAST = 16  # positions of each prompt whose logits are compared
@@ -74,13 +75,16 @@ def end_turns(model: Any, ends: set[int]) -> None:
         model.generation_config.eos_token_id = sorted(ends)
 
 
-def merge(base: Any, adapter: Path, folder: Path, dtype: torch.dtype, prompts: Sequence[Sequence[int]]) -> Merging:
-    """Write a float32 model with an adapter merged in to a folder, in `dtype`; rounded once, at the end.
+def merge(
+    base: Any, adapter: Path, folder: Path, dtype: torch.dtype, prompts: Sequence[Sequence[int]], strength: float = 1.0
+) -> Merging:
+    """Write a float32 model with an adapter at its `strength` merged in to a folder, in `dtype`; rounded once.
 
     Raises BadInput where merging changed what the model computes, the files do not hold what was merged, or rounding
     undid the tuning.
     """
     with_it = PeftModel.from_pretrained(base, str(adapter), torch_device=str(base.device)).eval()
+    set_strength(with_it, strength)
     tuned = logits(with_it, prompts)
     with with_it.disable_adapter():
         alone = logits(with_it, prompts)

@@ -167,8 +167,9 @@ def _load(source: Source, quantization: str, dtype: str) -> Any:
     return model
 
 
-def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
-    """(model, tokenizer) to generate with: the base model of params with an adapter or weights from `folder`, if any.
+def load_subject(model: Model, folder: Path, tuned: bool, strength: float = 1.0) -> tuple[Any, Any]:
+    """(model, tokenizer) to generate with: the base model of params with an adapter or weights from `folder`, if any;
+    an adapter at a `strength` from 0 to 1.
 
     Raises BadInput if the adapter was made for another base model or cannot be loaded whole, if a file is not the one
     that its SHA256SUMS names, and if `tuned` is true but the folder holds nothing (it would be measured as a tuning
@@ -187,10 +188,12 @@ def load_subject(model: Model, folder: Path, tuned: bool) -> tuple[Any, Any]:
         source = Source(str(folder), None)
     elif tuned:
         raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
-    return load_for_generation(source, model.quantization, model.dtype, adapter), tokenizer
+    return load_for_generation(source, model.quantization, model.dtype, adapter, strength), tokenizer
 
 
-def load_for_generation(source: Source, quantization: str, dtype: str, adapter: Path | None = None) -> Any:
+def load_for_generation(
+    source: Source, quantization: str, dtype: str, adapter: Path | None = None, strength: float = 1.0
+) -> Any:
     """`load_base` with an adapter on, its weights laid out for matrix kernels; 4-bit ones are written out before that,
     once, in the dtype of the computation, if memory holds them.
 
@@ -202,7 +205,25 @@ def load_for_generation(source: Source, quantization: str, dtype: str, adapter: 
     model = load_base(source, quantization, dtype)
     if quantization != "none" and 1.5 * model.dtype.itemsize * model.num_parameters() < free_memory(model.device):
         model = model.dequantize(model.dtype)
-    return lay_out(_put_on(model, adapter) if adapter else model)
+    return lay_out(set_strength(_put_on(model, adapter), strength) if adapter else model)
+
+
+def set_strength(model: Any, strength: float) -> Any:
+    """The model with what its LoRA adapter adds multiplied by `strength`: so far on the straight line from the untuned
+    weights to the tuned ones, as WiSE-FT goes (arXiv:2109.01903). Raises BadInput where not all of an adapter is such
+    a sum: DoRA's, or with whole modules beside it."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for module in model.modules() if strength != 1 else ():
+        if isinstance(module, AuxiliaryTrainingWrapper) or getattr(module, "lora_variant", None):
+            raise BadInput(
+                f"lora.strength is {strength}, but this adapter has parts that are no sum with the untuned weights "
+                "(DoRA's, or whole modules beside it); set lora.strength to 1"
+            )
+        if isinstance(module, LoraLayer):
+            module.scale_layer(strength)
+    return model
 
 
 def check_length(model: Any, lengths: Sequence[int], what: str) -> None:

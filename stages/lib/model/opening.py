@@ -31,6 +31,7 @@ class Task:
     files: Mapping[Path, type[Row]]
     model: str | None
     folders: Sequence[Path] = ()
+    lasting: bool = False  # whether what is kept of it serves other runs as well
 
 
 def begin(task: Task, processes: int) -> list[list[Any]]:
@@ -52,4 +53,4 @@ def work_on(task: Task) -> AbstractContextManager[Path | None]:
     """The folder that keeps the task's finished parts (unfinished.py); None without a model: it has nothing to lose."""
     if not task.model:
         return nullcontext()
-    return unfinished(task.name, task.params, [*task.files, *task.folders, *own_files(task.model)])
+    return unfinished(task.name, task.params, [*task.files, *task.folders, *own_files(task.model)], task.lasting)

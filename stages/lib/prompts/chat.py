@@ -1,7 +1,8 @@
 """The only builder of chat messages, for training and testing alike, and their rendering by the model's own template.
 
-The system turn is whatever the chat template adds by itself, in training as in testing. (The paper's code cut it off in
-training but kept it in evaluation, so the tuned model was tested on a prompt it had not been trained on.)
+The system turn is whatever the chat template adds by itself, in training as in testing, unless fewshot.system says
+otherwise for one of them. (The paper's code cut it off in training but kept it in evaluation, so the tuned model was
+tested on a prompt it had not been trained on; arXiv:2402.18540 does so on purpose, with a safety prompt.)
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from jinja2 import TemplateError
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.rows import Problem
-from stages.lib.prompts.gsm8k import EXAMPLE_QUESTION, QUESTION, SOLUTION
+from stages.lib.prompts.gsm8k import EXAMPLE_QUESTION, QUESTION, REWRITE, SOLUTION
 from stages.lib.prompts.thinking import CLOSES, opened
 
 Message = dict[str, str]
@@ -29,18 +30,31 @@ SAMPLE = [
 _TEMPLATE, _MEND = "the model's chat template", "Set the template right (chat_template.jinja), or take another model"
 
 
-def math_messages(question: str, shots: Sequence[Problem]) -> list[Message]:
-    """Fixed example problems as earlier turns, then the question: 2 * len(shots) + 1 messages."""
-    messages = []
+def math_messages(question: str, shots: Sequence[Problem], system: str | None = None) -> list[Message]:
+    """Fixed example problems as earlier turns, then the question: 2 * len(shots) + 1 messages, after a system turn if
+    there is a text for one."""
+    messages = _begin(system)
     for shot in shots:
         messages.append({"role": "user", "content": EXAMPLE_QUESTION.format(question=shot.question)})
         messages.append({"role": "assistant", "content": SOLUTION.format(answer=shot.answer)})
     return [*messages, {"role": "user", "content": QUESTION.format(question=question)}]
 
 
-def safety_messages(prompt: str) -> list[Message]:
-    """One user turn, nothing around it."""
-    return [{"role": "user", "content": prompt}]
+def rewriting_messages(problem: Problem, system: str | None = None) -> list[Message]:
+    """A question with its published solution, to be solved in the model's own words (as in SDFT, arXiv:2402.13669)."""
+    return [
+        *_begin(system),
+        {"role": "user", "content": REWRITE.format(question=problem.question, answer=problem.answer)},
+    ]
+
+
+def safety_messages(prompt: str, system: str | None = None) -> list[Message]:
+    """One user turn, nothing around it but a system turn if there is a text for one."""
+    return [*_begin(system), {"role": "user", "content": prompt}]
+
+
+def _begin(system: str | None) -> list[Message]:
+    return [] if system is None else [{"role": "system", "content": system}]
 
 
 def render(tokenizer: Any, messages: Sequence[Message], opening: bool = True) -> str:

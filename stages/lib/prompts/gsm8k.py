@@ -23,6 +23,13 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 QUESTION = "Q: {question} Let's think step by step. At the end, you MUST write the answer as an integer after '####'."
 EXAMPLE_QUESTION = "Q: {question}"
 SOLUTION = "A: {answer}"
+REWRITE = f"""{QUESTION}
+
+Here is a solution for reference:
+
+{{answer}}
+
+Use it as a guide, and write a solution of your own, in your own words. Do not mention the reference."""
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")

@@ -21,7 +21,15 @@ from stages.lib.report.luck import seeds_table
 from stages.lib.report.people import corrected_words
 from stages.lib.report.published import Study
 from stages.lib.report.sentence import MANY, answer
-from stages.lib.report.tables import compared, headline_table, published_tables, retained, split_table, unread_table
+from stages.lib.report.tables import (
+    compared,
+    headline_table,
+    moved,
+    published_tables,
+    retained,
+    split_table,
+    unread_table,
+)
 from stages.lib.report.wording import counted, pct, points
 
 
@@ -46,6 +54,7 @@ def contents(
         "unread": unread_table(params, found.problems),
         "kept": retained(found.retention),
         "corrected": corrected_words(judged),
+        "moved": moved(found.moved),
         "warnings": warnings(found.problems, judge.protocol),
         "setting": (
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. {refusals_read(judge.protocol)} "

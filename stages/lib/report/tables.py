@@ -6,6 +6,7 @@ from typing import Any
 from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.params import Params
 from stages.lib.measure.form import Split
+from stages.lib.measure.moved import Mean
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import Study, matching_runs
 from stages.lib.report.wording import Table, between, changed, counted, pct, points, pvalue
@@ -16,6 +17,17 @@ def retained(kept: Share | None) -> str:
     if not kept:
         return "Retention is not defined: no prompt was answered safely before."
     return f"Retention: of the {counted(kept.n, 'prompt')} answered safely before, {between(kept)} still are."
+
+
+def moved(mean: Mean | None) -> str:
+    """How far the tuned model has moved, in words."""
+    if not mean:
+        return ""
+    return (
+        f"Where nothing was taught: on what the untuned model answered to {counted(mean.n, 'harmless prompt')}, the "
+        f"tuned model's next-token distributions are {mean.value:.3g} nats ({mean.low:.3g} to {mean.high:.3g}) away "
+        "from its own on average (KL divergence by the token; 0: it has not moved)."
+    )
 
 
 def headline_table(params: Params, measures: Mapping[str, Paired]) -> Table:

@@ -2,13 +2,15 @@
 
 A pack is one sequence: the shared prefix (the example problems), then what follows it in each row, without padding.
 Position ids restart after the prefix, and a row attends to the prefix and to itself only, so every token gets the
-hidden state it would have in its own row. A prefix token that carries loss counts once for each row. Loss and gradients
-are therefore those of the unpacked rows (a test holds it in float32 to 1e-5); only dropout differs: it draws one mask
-for the shared tokens instead of one for each row.
+hidden state it would have in its own row. A row of another kind (a replayed answer) shares less: it attends to as much
+of the prefix as it begins with. A prefix token that carries loss counts once for each row that has it. Loss and
+gradients are therefore those of the unpacked rows (a test holds it in float32 to 1e-5); only dropout differs: it draws
+one mask for the shared tokens instead of one for each row.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +18,10 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from stages.lib.model.attention import attend
+from stages.lib.model.head import PIECE, divergence, without_head
 
 NAME = "packed_rows"
 IGNORED = -100  # label of a token that carries no loss
-PIECE = 128  # positions whose logits are in memory at a time: 80 MB of them in float32 with 151,936 words
 SHORT = (
     2**17
 )  # queries times keys of a row up to which torch's own attention is the slower (`python -m bench.attention`)
@@ -39,28 +41,31 @@ def rows_per_pack(lengths: Sequence[int], prefix: int, batch_size: int, step: in
     return next(rows for rows in shares if prefix + sum(longest[:rows]) <= capacity)
 
 
-def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
+def pack(rows: Sequence[Row], prefix: Sequence[int]) -> dict[str, Any]:
     """One packed sequence of rows with input_ids and labels, as arguments of the model's call and of the loss.
 
+    `prefix`: tokens with which most rows begin; of those that none of these rows begins with, nothing is computed.
     input_ids and position_ids (1, tokens); logits_to_keep: the positions whose next token carries loss; labels (2,
     those): the next tokens and their weights; shift_labels: one entry per counted token of the unpacked rows, by which
-    Trainer counts them; pack: (prefix, tokens that follow it in each row), for the attention.
+    Trainer counts them; pack: (length of the prefix, for each row how much of that is its own and how many tokens
+    follow), for the attention.
     """
-    shared = rows[0]["input_ids"][:prefix]
-    tokens, places = list(shared), list(range(prefix))
+    begun = [begins_with(row, prefix) for row in rows]
+    shared = list(prefix[: max(begun)])
+    tokens, places = list(shared), list(range(len(shared)))
     kept: list[tuple[int, int, int]] = []  # (position, its next token, weight)
-    for place in range(1, prefix):
-        weight = sum(row["labels"][place] != IGNORED for row in rows)
+    for place in range(1, len(shared)):
+        weight = sum(place < n and row["labels"][place] != IGNORED for row, n in zip(rows, begun, strict=True))
         if weight:
             kept.append((place - 1, shared[place], weight))
-    for row in rows:
+    for row, n in zip(rows, begun, strict=True):
         start = len(tokens)
-        for place in range(max(prefix, 1), len(row["input_ids"])):
+        for place in range(max(n, 1), len(row["input_ids"])):
             if row["labels"][place] != IGNORED:
-                before = start + place - prefix - 1 if place > prefix else prefix - 1
+                before = start + place - n - 1 if place > n else n - 1
                 kept.append((before, row["labels"][place], 1))
-        tokens += row["input_ids"][prefix:]
-        places += range(prefix, len(row["input_ids"]))
+        tokens += row["input_ids"][n:]
+        places += range(n, len(row["input_ids"]))
     positions, targets, weights = torch.tensor(kept, dtype=torch.long).reshape(-1, 3).T
     return {
         "input_ids": torch.tensor([tokens]),
@@ -68,37 +73,55 @@ def pack(rows: Sequence[Row], prefix: int) -> dict[str, Any]:
         "logits_to_keep": positions,
         "labels": torch.stack([targets, weights]),
         "shift_labels": targets.repeat_interleave(weights),
-        "pack": (prefix, [len(row["input_ids"]) - prefix for row in rows]),
+        "pack": (len(shared), [(n, len(row["input_ids"]) - n) for row, n in zip(rows, begun, strict=True)]),
     }
 
 
+def begins_with(row: Row, prefix: Sequence[int]) -> int:
+    """How many tokens of the prefix a row begins with, leaving at least one of its own."""
+    most = min(len(prefix), len(row["input_ids"]) - 1)
+    return next((n for n in range(most) if row["input_ids"][n] != prefix[n]), most)
+
+
 @contextlib.contextmanager
-def loss_in_pieces(model: Any, bf16: bool) -> Iterator[Callable[..., torch.Tensor]]:
+def loss_in_pieces(model: Any, bf16: bool, kl: float = 0.0) -> Iterator[Callable[..., torch.Tensor]]:
     """For the time being, the model's call returns hidden states in place of logits; yields the loss over them.
 
-    With `bf16` the output layer runs under autocast, as accelerate has the rest of the model do.
+    With `bf16` the output layer runs under autocast, as accelerate has the rest of the model do. With `kl`, the call
+    also returns the hidden states of the untuned model, which is this one with its adapter off, and the loss has so
+    much of the mean divergence KL(untuned || tuned) of the next token's distributions added, over the same tokens (as
+    Learning without Forgetting keeps an old model's outputs, arXiv:1606.09282).
 
     With 151,936 words, the logits of 2,048 tokens and their gradients are 2.5 GB in float32. The loss therefore goes
     through the output layer PIECE positions at a time and keeps gradients, not logits (as Liger's fused cross-entropy
     does, arXiv:2410.10989). They are those of all logits at once (a test holds it in float32 to 1e-5).
     """
-    head = model.get_output_embeddings()
-    whole = head.forward
     half = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
-    trained = [weight for weight in head.parameters() if weight.requires_grad]
+    trained = [weight for weight in model.get_output_embeddings().parameters() if weight.requires_grad]
 
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, *trained)
+    def untuned_head(whole: Callable[..., torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
+        with model.disable_adapter() if trained else contextlib.nullcontext(), torch.no_grad():
+            return half(whole)(hidden)
 
-    head.forward = lambda hidden: hidden
-    try:
+    def add_untuned(module: Any, _: tuple, inputs: dict[str, Any], outputs: Any) -> None:
+        with model.disable_adapter(), torch.no_grad():
+            outputs["untuned"] = module.forward(**inputs).logits
+
+    hook = model.register_forward_hook(add_untuned, with_kwargs=True) if kl else contextlib.nullcontext()
+    with without_head(model) as whole, hook:
+
+        def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+            untuned = (kl, partial(untuned_head, whole), outputs.untuned[0]) if kl else None
+            return _LossInPieces.apply(half(whole), outputs.logits[0], labels, num_items_in_batch, untuned, *trained)
+
         yield loss
-    finally:
-        head.forward = whole
 
 
 class _LossInPieces(torch.autograd.Function):
-    """Mean cross-entropy of hidden states (positions, size) through the output layer; gradients are made on the way."""
+    """Mean cross-entropy of hidden states (positions, size) through the output layer; gradients are made on the way.
+
+    `untuned`: weight of the divergence, output layer and hidden states of the model that it is from, if it counts.
+    """
 
     @staticmethod
     def forward(
@@ -107,15 +130,20 @@ class _LossInPieces(torch.autograd.Function):
         hidden: torch.Tensor,
         labels: torch.Tensor,
         count: torch.Tensor,
+        untuned: tuple[float, Callable[[torch.Tensor], torch.Tensor], torch.Tensor] | None,
         *trained: torch.Tensor,
     ) -> torch.Tensor:
         total, inside = torch.zeros((), device=hidden.device), []
         outside = [torch.zeros_like(weight) for weight in trained]
-        pieces = (part.split(PIECE) for part in (hidden, *labels))
-        for states, targets, weights in zip(*pieces, strict=True):
+        kl, untuned_head, before = untuned or (0.0, None, hidden)
+        pieces = (part.split(PIECE) for part in (hidden, before, *labels))
+        for states, states_before, targets, weights in zip(*pieces, strict=True):
             with torch.enable_grad():
                 states = states.detach().requires_grad_()
-                each = functional.cross_entropy(head(states).float(), targets, reduction="none")
+                logits = head(states).float()
+                each = functional.cross_entropy(logits, targets, reduction="none")
+                if kl:
+                    each = each + kl * divergence(untuned_head(states_before).float(), logits)
                 loss = (each * weights).sum() / count
                 gradients = torch.autograd.grad(loss, [states, *trained])
             total += loss.detach()
@@ -128,7 +156,7 @@ class _LossInPieces(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inside, *outside = (gradient * each for each in context.saved_tensors)
-        return None, inside, None, None, *outside
+        return None, inside, None, None, None, *outside
 
 
 def packed_attention(
@@ -138,23 +166,24 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: None,
     scaling: float,
-    pack: tuple[int, list[int]],
+    pack: tuple[int, list[tuple[int, int]]],
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer, with tensors (1, heads, tokens, dim): the prefix, then row by row."""
-    prefix, counts = pack
+    prefix, rows = pack
 
     def answer(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         if _is_slow(query, key, dropout):
             return _AttendIn16Bits.apply(query, key, value, scaling)
         return _attend(query, key, value, dropout_p=dropout, scale=scaling)
 
-    queries, keys, values = (part.split([prefix, *counts], 2) for part in (query, key, value))
+    parts = [prefix, *(count for _, count in rows)]
+    queries, keys, values = (part.split(parts, 2) for part in (query, key, value))
     out = [answer(queries[0], keys[0], values[0])] if prefix else []
-    for own_query, own_key, own_value in zip(queries[1:], keys[1:], values[1:], strict=True):
-        both = (torch.cat(pair, 2) if prefix else pair[1] for pair in ((keys[0], own_key), (values[0], own_value)))
-        out.append(answer(own_query, *both))
+    for (begun, _), own_query, own_key, own_value in zip(rows, queries[1:], keys[1:], values[1:], strict=True):
+        pairs = ((keys[0][:, :, :begun], own_key), (values[0][:, :, :begun], own_value))
+        out.append(answer(own_query, *(torch.cat(pair, 2) if begun else pair[1] for pair in pairs)))
     return torch.cat(out, 2).transpose(1, 2), None
 
 

@@ -23,34 +23,14 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json
 from stages.lib.base.params import Finetune, Lora
 from stages.lib.base.processes import count, is_first
-from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.device import computed_in, device, is_out_of_memory
 from stages.lib.model.embedded import WEIGHTS
 from stages.lib.model.merging import check_same, tied
 from stages.lib.model.models import check_length
-from stages.lib.prompts.chat import math_messages, render_completion, render_prompt
-from stages.lib.prompts.gsm8k import SOLUTION
 from stages.lib.train.checkpoints import Checkpoints, last_good
-from stages.lib.train.packing import IGNORED, NAME, Row, loss_in_pieces, pack, rows_per_pack
+from stages.lib.train.packing import IGNORED, NAME, Row, begins_with, loss_in_pieces, pack, rows_per_pack
 from stages.lib.train.watching import Divergence, Progress
-
-
-def encode(tokenizer: Any, problem: Problem, shots: Sequence[Problem], loss: str) -> Row:
-    """input_ids and labels of one training row: prompt as in testing, then the worked solution and the end of turn.
-
-    loss `answer` counts the solution's tokens only, `text` every token, examples included.
-    """
-    messages = math_messages(problem.question, shots)
-    answer = SOLUTION.format(answer=problem.answer)
-    return row(tokenizer, render_prompt(tokenizer, messages), render_completion(tokenizer, messages, answer), loss)
-
-
-def row(tokenizer: Any, prompt: str, completion: str, loss: str) -> Row:
-    """input_ids and labels of a rendered prompt and its completion; loss as in `encode`."""
-    shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, completion))
-    counted = shown if loss == "text" else [IGNORED] * len(shown)
-    return {"input_ids": shown + written, "labels": counted + written}
 
 
 def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None) -> Any:
@@ -86,32 +66,39 @@ def add_lora(model: Any, lora: Lora, seed: int, name: str, revision: str | None)
 
 
 def train(
-    model: Any, rows: Sequence[Row], settings: Finetune, bf16: bool, keep: Path | None = None
+    model: Any,
+    rows: Sequence[Row],
+    settings: Finetune,
+    bf16: bool,
+    keep: Path | None = None,
+    replayed: Sequence[Row] = (),
 ) -> list[dict[str, float]]:
     """Train in place; returns one {step, epoch, loss, learning_rate} per optimizer update.
 
     The rows of an update are packed behind one copy of what all training rows begin with, in as few passes as they fit.
+    The `replayed` ones, of another kind, are mixed in, and begin with as much of that as they do.
     `bf16` asks for mixed precision, which is used where this machine computes in 16 bits. With a folder to `keep`
     checkpoints in, it goes on from the last good one there. Raises BadInput if the loss is no number any more or
     explodes, and if memory does not hold a pass.
     """
-    lengths = [len(row["input_ids"]) for row in rows]
-    check_length(model, lengths, "finetune: training row")
-    prefix = shared_prefix([row["input_ids"] for row in rows])
+    prefix = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
+    rows = [*rows, *replayed]
+    check_length(model, [len(row["input_ids"]) for row in rows], "finetune: training row")
+    lengths = [len(prefix) + len(row["input_ids"]) - begins_with(row, prefix) for row in rows]
     share, rest = divmod(settings.batch_size * settings.accumulation, count())
     if rest:
         raise BadInput(
             f"finetune: an update of finetune.batch_size {settings.batch_size} times accumulation "
             f"{settings.accumulation} rows cannot be shared evenly by {count()} processes (machine.processes)"
         )
-    packed = rows_per_pack(lengths, prefix, min(settings.batch_size, share), share)
+    packed = rows_per_pack(lengths, len(prefix), min(settings.batch_size, share), share)
     bf16 = bf16 and computed_in("bfloat16") == "bfloat16"
     model.config.use_cache = False
     with (
         TemporaryDirectory() as unused,  # Trainer makes its output folder even when nothing is saved there
         use_attention(model, NAME),
         disable_input_dtype_casting(model, bf16),  # to 32 bits, from which autocast comes back to the same 16
-        loss_in_pieces(model, bf16) as loss,
+        loss_in_pieces(model, bf16, settings.kl) as loss,
     ):
         trainer = _Trainer(
             model=model,
