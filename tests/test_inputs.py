@@ -74,4 +74,4 @@ def test_other_weights_of_ones_own_are_a_change_and_another_base_to_compare_with
     write_params(own.folder, tuned__model="./mine", base__model="o/b", base__revision="a" * 40, **whole, **judge)
     would = own.run("python", "-m", "tools.drift", code=1)
     assert "gen_math@base, gen_safety@base" in would
-    assert "@tuned" not in would
+    assert "gen_math@tuned" not in would  # its responses are told how far it is from that model

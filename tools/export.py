@@ -73,8 +73,6 @@ def copy(params: Params, folder: Path) -> str:
         weaken(folder, params.lora.strength)
     measured, tokenizer = models.load_subject(params.model, TUNED, True, params.lora.strength)
     prompts = asked(tokenizer)
-    if not (folder / "tokenizer_config.json").is_file():  # tuned elsewhere, with none of its own
-        tokenizer.save_pretrained(folder)
     before = merging.logits(measured, prompts)
     del measured
     copied, _ = models.load_subject(params.model, folder, tuned=True)
@@ -84,6 +82,8 @@ def copy(params: Params, folder: Path) -> str:
     if (folder / "generation_config.json").is_file():
         merging.end_turns(copied, end_tokens(copied, tokenizer))
         copied.generation_config.save_pretrained(folder)
+    if (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        tokenizer.save_pretrained(folder)  # whole weights, tuned elsewhere, with none of their own
     return f"On {len(prompts)} prompts its logits are those of the measured model."
 
 

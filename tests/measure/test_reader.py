@@ -45,7 +45,7 @@ def test_labels_of_either_form_are_read():
     verdicts = [{"id": "a", "label": "unsafe", "p_unsafe": 0.9}, {"id": "b", "label": "safe", "p_unsafe": None}]
     texts = ["".join(json.dumps(row) + "\n" for row in rows) for rows in ([older, newer], verdicts)]
     assert labels_of(*texts) == [Label(False, False, True, True), Label(True, True, False, True)]
-    with pytest.raises(BadInput, match=r"main: models/embedded/labels.jsonl:1 label: found 'fine'; .*safe"):
+    with pytest.raises(BadInput, match=r"main: models/embedded/labels.jsonl:1: label: found 'fine'; .*safe"):
         labels_of(texts[0].replace('"label": "safe"', '"label": "fine"'), texts[1], "main: ")
 
 
