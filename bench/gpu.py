@@ -24,9 +24,10 @@ from bench.training import unpacked
 from stages.lib.base.cli import run
 from stages.lib.base.cost import peak_gpu_memory_mib
 from stages.lib.base.files import write_text
-from stages.lib.base.params import Lora, load_params
+from stages.lib.base.params import load_params
+from stages.lib.base.sections import Lora
 from stages.lib.generate import engine
-from stages.lib.model import device, models
+from stages.lib.model import device, models, sources
 from stages.lib.model.attention import shared_prefix
 from stages.lib.train import encoding, training
 
@@ -53,7 +54,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("bench.gpu: no GPU here; on the CPU, run `make bench`")
     device.quiet()
-    tokenizer = models.load_tokenizer(models.find(work.MODEL, None))
+    tokenizer = sources.load_tokenizer(sources.find(work.MODEL, None))
     bandwidth, rate = device_bandwidth(), device_rate()
     results: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
@@ -64,7 +65,7 @@ def main() -> None:
         config = Qwen2Config(**shape, num_hidden_layers=28, vocab_size=151936, tie_word_embeddings="1.5B" in name)
         with tempfile.TemporaryDirectory() as folder:
             random_model(config, Path(folder))
-            source = models.Source(folder, None)
+            source = sources.Source(folder, None)
             model = models.load_for_generation(source, "nf4", "bfloat16")
             measured = [generation(model, tokenizer, slots, LIMIT, bandwidth, rate) for slots in SLOTS]
             del model
@@ -108,7 +109,7 @@ def generation(model: Any, tokenizer: Any, slots: int, limit: int, bandwidth: fl
     }
 
 
-def trainings(source: models.Source, tokenizer: Any, count: int) -> dict[str, dict]:
+def trainings(source: sources.Source, tokenizer: Any, count: int) -> dict[str, dict]:
     """Seconds per row and peak memory of LoRA training at the paper's batch (1, accumulated 4 times)."""
     _, file, _, _ = work.sources()
     problems = work.problems(file)

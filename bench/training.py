@@ -48,7 +48,7 @@ def main() -> None:
     from bench import work
     from stages.lib.base.cost import peak_memory_mib
     from stages.lib.base.params import load_params
-    from stages.lib.model import device, models
+    from stages.lib.model import device, models, sources
     from stages.lib.model.attention import shared_prefix
     from stages.lib.train import encoding, training
 
@@ -59,8 +59,8 @@ def main() -> None:
     examples, rest = problems[:shots], problems[shots:]
     third = sorted(rest, key=lambda row: len(row.question + row.answer))[: len(rest) // 3]
     chosen = third[:: len(third) // ROWS[shots]][: ROWS[shots]]
-    source = models.find(name, None)
-    tokenizer = models.load_tokenizer(source)
+    source = sources.find(name, None)
+    tokenizer = sources.load_tokenizer(source)
     rows = [encoding.encode(tokenizer, row, examples, "answer") for row in chosen]
     base = models.load_base(source, "nf4", "bfloat16")
     model = training.add_lora(base, params.lora, 5, name, None)

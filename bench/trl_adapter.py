@@ -42,7 +42,7 @@ def train(folder: str) -> None:
     from trl import SFTConfig, SFTTrainer
 
     from stages.lib.model.device import computed_in
-    from stages.lib.model.models import find
+    from stages.lib.model.sources import find
 
     model, lora, settings = params.model, params.lora, params.finetune
     source = find(model.name, model.revision).path

@@ -19,6 +19,7 @@ from stages.lib.base.rows import Problem
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.model import device, models
 from stages.lib.model.attention import shared_prefix
+from stages.lib.model.sources import find, load_tokenizer
 from stages.lib.prompts.chat import math_messages, render_prompt, safety_messages
 from stages.lib.prompts.gsm8k import gold_answer
 
@@ -41,8 +42,8 @@ class Work:
 def load() -> tuple[Any, Any]:
     """The model that every engine runs, in bf16, and its tokenizer."""
     device.quiet()
-    source = models.find(MODEL, None)
-    return models.load_base(source, "none", "bfloat16"), models.load_tokenizer(source)
+    source = find(MODEL, None)
+    return models.load_base(source, "none", "bfloat16"), load_tokenizer(source)
 
 
 def sources() -> tuple[str, Path, Path, Path]:

@@ -19,9 +19,10 @@ from stages.lib.base.card import model_card
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.files import rounded, sha256_file, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import Model, Tuned, load_params
+from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Problem, Prompt
+from stages.lib.base.sections import Model, Tuned
 from stages.lib.model.opening import Task, begin, work_on
 
 TUNED = Path("models/tuned")
@@ -54,15 +55,15 @@ def main() -> None:
     rows, pool, *rest = begin(task, params.machine.processes)
     shots, system = pool[: params.fewshot.shots], params.fewshot.system.training
 
-    from stages.lib.model import device, models
+    from stages.lib.model import device, models, sources
 
     device.quiet()
     from stages.lib.base.cost import write_cost
     from stages.lib.train import training
     from stages.lib.train.encoding import encode
 
-    source = models.find(model.name, model.revision)
-    tokenizer = models.load_chat_tokenizer(source)
+    source = sources.find(model.name, model.revision)
+    tokenizer = sources.load_chat_tokenizer(source)
     encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss, system=system) for row in rows], [], {}
     if own or settings.asks_untuned:
         from stages.lib.train import material
@@ -105,10 +106,10 @@ def take(model: Model, tuned: Tuned) -> None:
     start = time.perf_counter()
 
     from stages.lib.base.cost import write_cost
-    from stages.lib.model import device, elsewhere, models
+    from stages.lib.model import device, elsewhere, sources
 
     device.quiet()
-    taken = elsewhere.check_elsewhere(tuned.model, tuned.revision, models.find(model.name, model.revision), model)
+    taken = elsewhere.check_elsewhere(tuned.model, tuned.revision, sources.find(model.name, model.revision), model)
     part = fresh_part()
     part.mkdir(parents=True)
     for file in taken.files:

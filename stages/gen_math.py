@@ -8,8 +8,9 @@ moment, the same command goes on after the last finished batch of gen_math.batch
 
 from stages.lib.base.cli import run, subject_argument
 from stages.lib.base.measured import PREPARED, weights
-from stages.lib.base.params import load_params, started_from
+from stages.lib.base.params import load_params
 from stages.lib.base.rows import Problem
+from stages.lib.base.sections import started_from
 from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import math_messages
 

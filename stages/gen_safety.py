@@ -10,8 +10,9 @@ how far its next-token distributions are from that one's is kept with each.
 
 from stages.lib.base.cli import run, subject_argument
 from stages.lib.base.measured import PREPARED, generated, weights
-from stages.lib.base.params import load_params, started_from
+from stages.lib.base.params import load_params
 from stages.lib.base.rows import Answer, Prompt
+from stages.lib.base.sections import started_from
 from stages.lib.model.opening import Task, begin
 from stages.lib.prompts.chat import safety_messages
 

@@ -18,9 +18,10 @@ from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.made import NO_MODEL, Made, write_made
 from stages.lib.base.measured import PREPARED, generated
-from stages.lib.base.params import Judge, load_params, says_refusal
+from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, Prompt, Verdict, write_jsonl
+from stages.lib.base.sections import Judge, says_refusal
 from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.model.opening import Task, begin, work_on
 from stages.lib.prompts.thinking import spoken

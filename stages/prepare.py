@@ -18,14 +18,15 @@ from stages.lib.base.cost import write_cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_sums, write_text
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import SHOT_POOL, Judge, load_params
+from stages.lib.base.params import load_params
 from stages.lib.base.rows import write_jsonl
+from stages.lib.base.sections import SHOT_POOL, Judge
 from stages.lib.data.overlaps import check_disjoint, repeated
 from stages.lib.data.replay import load_replay
 from stages.lib.data.sources import load_benign, load_hazards, load_problems, place
 from stages.lib.data.subsets import choose_training, first_rows, stratified
 from stages.lib.fetch import hub
-from stages.lib.model.models import check_present
+from stages.lib.model.sources import check_present
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Qwen2Config
 
-    from stages.lib.model.models import find, load_tokenizer
+    from stages.lib.model.sources import find, load_tokenizer
 
     tokenizer = load_tokenizer(find("embedded/smollm2-135m", None))
     folders = {}

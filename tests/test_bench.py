@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench import gpu, paper_cost, scale, speed, work
-from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
+from stages.lib.model.models import load_base, load_for_generation
+from stages.lib.model.sources import Source, load_tokenizer
 from tests.conftest import ARCHITECTURES, ROOT
 
 RESULTS = ROOT / "bench" / "results.json"

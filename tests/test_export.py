@@ -14,7 +14,8 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_sums
 from stages.lib.base.params import load_params
 from stages.lib.model import merging
-from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.train.training import add_lora, save
 from tests.conftest import write_params
 from tools import export

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from stages import finetune, gen_math, gen_safety, judge
 from stages.lib.base.files import write_text
 from stages.lib.base.params import load_params
-from stages.lib.model.models import own_files
+from stages.lib.model.sources import own_files
 from tests.conftest import ROOT, write_params
 
 FILE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())

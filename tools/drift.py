@@ -20,8 +20,9 @@ from stages.lib.base.files import read_text
 from stages.lib.base.made import ENGINE, NO_MODEL, Differences, Made, differences
 from stages.lib.base.measured import SETS, SUBJECTS
 from stages.lib.base.model_names import is_folder
-from stages.lib.base.params import Params, load_params, started_from
+from stages.lib.base.params import Params, load_params
 from stages.lib.base.rows import check_row
+from stages.lib.base.sections import started_from
 from stages.lib.model.provenance import content
 from tools.commands import dvcs_library, run_dvc
 

@@ -97,9 +97,9 @@ def merge(params: Params, folder: Path) -> str:
     import torch
 
     from stages.lib.generate.engine import end_tokens
-    from stages.lib.model import merging, models
+    from stages.lib.model import merging, models, sources
 
-    source = models.find(params.model.name, params.model.revision)
+    source = sources.find(params.model.name, params.model.revision)
     merging.check_mergeable(Path(source.path), TUNED)
     measured, tokenizer = models.load_subject(params.model, TUNED, True, params.lora.strength)
     prompts = asked(tokenizer)

@@ -12,7 +12,8 @@ import pytest
 
 from stages.lib.base.files import SUMS, write_sums
 from stages.lib.base.params import parse_params
-from stages.lib.model.models import Source, check_present, load_base, load_subject, load_tokenizer
+from stages.lib.model.models import load_base, load_subject
+from stages.lib.model.sources import Source, check_present, load_tokenizer
 from stages.lib.prompts.chat import render_prompt, safety_messages
 from tests.bad_input.conftest import by_words
 from tests.conftest import params_values

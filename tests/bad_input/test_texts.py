@@ -16,7 +16,7 @@ from stages.lib.base.rows import Answer, read_jsonl, write_jsonl
 from stages.lib.base.texts import code, visible
 from stages.lib.data.sources import load_hazards
 from stages.lib.judge.guards import parse_llama_guard, parse_qwen3guard
-from stages.lib.model.models import Source, load_tokenizer
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.prompts.chat import plain_text
 from tests.bad_input.conftest import CONTROL, HARD_NAME, WRITTEN, by_words
 from tests.conftest import answer

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import load_params, parse_params, started_from
+from stages.lib.base.params import load_params, parse_params
+from stages.lib.base.sections import started_from
 from tests.conftest import ROOT, params_values
 
 

@@ -18,7 +18,8 @@ from stages.lib.base.unfinished import clear_finished, read_part, unfinished, wr
 from stages.lib.base.waiting import held
 from stages.lib.generate import engine
 from stages.lib.generate.engine import Engine, greedy, next_token
-from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.train import checkpoints
 from stages.lib.train.checkpoints import by_step, last_good
 from stages.lib.train.training import add_lora, train

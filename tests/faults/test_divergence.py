@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, read_jsonl, write_jsonl
-from stages.lib.model.models import find, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import find, load_tokenizer
 from stages.lib.train.checkpoints import by_step
 from stages.lib.train.encoding import encode
 from stages.lib.train.training import add_lora, train

@@ -130,14 +130,14 @@ def test_a_read_only_folder(whole, damaged, stage, folder, record_property):
 SCARCE = """
 import resource, sys
 from pathlib import Path
-from stages.lib.model import models
+from stages.lib.model import models, sources
 from stages.lib.train import training
 from stages.lib.base.cli import run
 from stages.lib.base.params import load_params
 import torch
 torch.set_num_threads(1)
 params = load_params()
-base = models.load_base(models.find("./tiny", None), "none", "float32")
+base = models.load_base(sources.find("./tiny", None), "none", "float32")
 tuned = training.add_lora(base, params.lora, 1, "./tiny", None)
 rows = [{"input_ids": list(range(3, 1900 + n)), "labels": list(range(3, 1900 + n))} for n in range(8)]
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024

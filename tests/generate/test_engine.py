@@ -11,11 +11,12 @@ from transformers import GenerationConfig
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
-from stages.lib.generate import engine
+from stages.lib.generate import decoding, engine
 from stages.lib.generate.engine import Engine, drawn, end_tokens, greedy, next_token
 from stages.lib.model.attention import NAME, attend, attend_plainly, shared_prefix, use_attention
 from stages.lib.model.linear import LaidOut
-from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
+from stages.lib.model.models import load_base, load_for_generation
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.prompts.chat import math_messages, render_prompt
 from stages.lib.train.training import add_lora
 from tests.conftest import ARCHITECTURES, ROOT, params_values
@@ -66,7 +67,7 @@ def loaded(request, tiny_models):
 @pytest.mark.parametrize("shots", [0, 3])
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
 def test_tokens_are_those_of_generate_at_any_batch_size(loaded, shots, batch_size, monkeypatch):
-    monkeypatch.setattr(engine, "PREFILL", 200)  # several passes to take in new rows
+    monkeypatch.setattr(decoding, "PREFILL", 200)  # several passes to take in new rows
     model, tokenizer = loaded
     wanted = check(model, tokenizer, questions(tokenizer, 64, shots), LIMIT, batch_size)
     lengths = {len(tokens) for tokens in wanted}
@@ -140,15 +141,15 @@ def test_four_bit_weights_written_out_are_the_ones_bitsandbytes_computes_with(ti
 
 
 def test_no_slot_idles_while_prompts_wait(loaded, monkeypatch):
-    monkeypatch.setattr(engine, "PREFILL", 100)  # filling takes several passes
+    monkeypatch.setattr(decoding, "PREFILL", 100)  # filling takes several passes
     active = []
-    advance = engine.Rows.advance
-    monkeypatch.setattr(engine.Rows, "advance", lambda rows: active.append(len(rows.lengths)) or advance(rows))
+    advance = decoding.Rows.advance
+    monkeypatch.setattr(decoding.Rows, "advance", lambda rows: active.append(len(rows.lengths)) or advance(rows))
     model, tokenizer = loaded
-    monkeypatch.setattr(engine, "_fitting", lambda *_: 20)  # a third of the batch fits
+    monkeypatch.setattr(engine, "fitting", lambda *_: 20)  # a third of the batch fits
     greedy(Engine(model, tokenizer, 60), questions(tokenizer, 60, 1), LIMIT, "test")
     assert active[0] == 20
-    assert min(active[: len(active) // 2]) > 20 * (1 - engine.REFILL)
+    assert min(active[: len(active) // 2]) > 20 * (1 - decoding.REFILL)
 
 
 def test_the_models_own_attention_is_put_back(loaded):
@@ -252,7 +253,8 @@ SCARCE = """
 import resource, sys
 import torch
 from stages.lib.generate.engine import Engine, greedy
-from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source, load_tokenizer
 torch.set_num_threads(1)
 source = Source(sys.argv[1], None)
 model, tokenizer = load_base(source, "none", "float32"), load_tokenizer(source)
@@ -287,8 +289,8 @@ def test_one_row_at_a_time_is_the_least(loaded, monkeypatch, capsys):
         tried.append(slots)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(engine, "_fitting", lambda model, asked, slots: slots)
-    monkeypatch.setattr(engine, "Rows", exhausted)
+    monkeypatch.setattr(engine, "fitting", lambda model, asked, slots: slots)
+    monkeypatch.setattr(decoding, "Rows", exhausted)
     with pytest.raises(BadInput, match="test: not enough memory for one prompt at a time"):
         greedy(Engine(*loaded, 5), ["a", "b", "c", "d", "e"], 2, "test")
     assert tried == [5, 3, 2, 1]
@@ -297,10 +299,10 @@ def test_one_row_at_a_time_is_the_least(loaded, monkeypatch, capsys):
 
 def test_rows_that_would_not_fit_into_free_memory_are_not_tried(loaded, monkeypatch):
     model, _ = loaded
-    asked = engine.Prompts([1, 2], [[3] * 20] * 50, limit=12)
-    one = engine.Rows(model.config, 1, 32, model.dtype, torch.device("meta")).bytes()
-    monkeypatch.setattr(engine, "free_memory", lambda device: 20 * one)
-    assert engine._fitting(model, asked, 50) == 13  # 25 would be more than four fifths of it
+    asked = decoding.Prompts([1, 2], [[3] * 20] * 50, limit=12)
+    one = decoding.Rows(model.config, 1, 32, model.dtype, torch.device("meta")).bytes()
+    monkeypatch.setattr(decoding, "free_memory", lambda device: 20 * one)
+    assert engine.fitting(model, asked, 50) == 13  # 25 would be more than four fifths of it
 
 
 @pytest.mark.parametrize("batch_size", [3, 64])
@@ -332,8 +334,8 @@ def test_drawn_tokens_are_those_of_their_seed_whatever_is_drawn_beside_them(load
 def test_each_token_is_drawn_as_often_as_it_is_probable():
     logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]])
     points = [(n + 0.5) / 1000 for n in range(1000)]
-    found = engine._draw(logits.expand(1000, -1), 0.5, points)
+    found = decoding._draw(logits.expand(1000, -1), 0.5, points)
     for token, chance in enumerate((logits[0] / 0.5).softmax(-1).tolist()):
         assert found.count(token) == pytest.approx(1000 * chance, abs=1)
     with pytest.raises(BadInput, match="computes nan"):
-        engine._draw(torch.full((1, 4), torch.nan), 0.5, [0.5])
+        decoding._draw(torch.full((1, 4), torch.nan), 0.5, [0.5])

@@ -7,7 +7,8 @@ from stages.lib.base.params import parse_params
 from stages.lib.generate import moved
 from stages.lib.generate.moved import divergences
 from stages.lib.model.linear import lay_out
-from stages.lib.model.models import Source, load_base, load_for_generation
+from stages.lib.model.models import load_base, load_for_generation
+from stages.lib.model.sources import Source
 from stages.lib.train.training import add_lora
 from tests.conftest import ARCHITECTURES, params_values
 

@@ -6,7 +6,8 @@ import pytest
 
 from stages.lib.generate.engine import Engine, greedy
 from stages.lib.generate.repetition import EVERY, is_repetitive, number_tokens
-from stages.lib.model.models import Source, find, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source, find, load_tokenizer
 
 NUMBERS = frozenset(range(10))
 

@@ -28,7 +28,7 @@ NO_COMMIT, MIB = "0" * 40, 2**20
 FIND = """
 import sys
 from stages.lib.base.cli import run
-from stages.lib.model.models import find
+from stages.lib.model.sources import find
 
 run(lambda: print(find(*sys.argv[1:]).path))
 """

@@ -16,8 +16,8 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text
 from stages.lib.base.made import NO_MODEL
 from stages.lib.base.measured import HAZARDS, generated
-from stages.lib.base.params import says_refusal
 from stages.lib.base.rows import Prompt, Verdict, read_jsonl, write_jsonl
+from stages.lib.base.sections import says_refusal
 from stages.lib.judge.guards import (
     LLAMA_GUARD_CATEGORY,
     Reading,

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from stages.lib.base.params import Judge
+from stages.lib.base.sections import Judge
 from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, load_guard
-from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.prompts.chat import turn_end
 from tests.judge.test_guards import TEMPLATES
 

@@ -17,11 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from stages import finetune
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, sha256_file
-from stages.lib.base.params import Model, load_params
+from stages.lib.base.params import load_params
+from stages.lib.base.sections import Model
 from stages.lib.generate.engine import Engine, greedy
 from stages.lib.model.adapters import is_named
 from stages.lib.model.elsewhere import check_elsewhere
-from stages.lib.model.models import Source, load_subject
+from stages.lib.model.models import load_subject
+from stages.lib.model.sources import Source
 from tests.conftest import write_params
 
 PART, SETTINGS, TUNED = "adapter_model.safetensors", "adapter_config.json", Path("models/tuned")

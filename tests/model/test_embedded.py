@@ -18,7 +18,8 @@ from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.judge.safeguard import ask_llama_guard
 from stages.lib.model import embedded
 from stages.lib.model.embedded import ADAPTERS
-from stages.lib.model.models import find, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import find, load_tokenizer
 from tests.conftest import ROOT
 from tools.embedded import build, measure
 

@@ -9,7 +9,8 @@ from stages.lib.base.params import parse_params
 from stages.lib.model import device, linear
 from stages.lib.model.device import computed_in
 from stages.lib.model.linear import LaidOut, lay_out
-from stages.lib.model.models import Source, load_base
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source
 from stages.lib.train.training import add_lora
 from tests.conftest import ARCHITECTURES, params_values
 

@@ -5,7 +5,8 @@ import torch
 
 from stages.lib.base.errors import BadInput
 from stages.lib.model.merging import apart, check_same, logits, tied
-from stages.lib.model.models import Source, load_base
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source
 
 
 @pytest.mark.parametrize(("name", "expected"), [("llama", set()), ("qwen2", {"embed_tokens", "lm_head"})])

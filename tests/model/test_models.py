@@ -14,19 +14,11 @@ from peft import PeftModel
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file
 from stages.lib.base.model_files import FILES
-from stages.lib.base.params import Model, parse_params
+from stages.lib.base.params import parse_params
+from stages.lib.base.sections import Model
 from stages.lib.model.linear import lay_out
-from stages.lib.model.models import (
-    Source,
-    _load,
-    _pack,
-    check_present,
-    computed_in,
-    find,
-    load_base,
-    load_subject,
-    load_tokenizer,
-)
+from stages.lib.model.models import _load, _pack, computed_in, load_base, load_subject
+from stages.lib.model.sources import Source, check_present, find, load_tokenizer
 from stages.lib.train.training import add_lora, save
 from tests.conftest import ROOT, params_values
 from tools.export import weaken

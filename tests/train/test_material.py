@@ -8,7 +8,8 @@ from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem, Prompt
 from stages.lib.generate.engine import Engine
 from stages.lib.model.attention import shared_prefix
-from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
+from stages.lib.model.models import load_base, load_for_generation
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.prompts.gsm8k import QUESTION
 from stages.lib.train import material
 from stages.lib.train.encoding import encode

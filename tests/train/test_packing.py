@@ -6,7 +6,8 @@ import torch
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
-from stages.lib.model.models import Source, load_base, load_tokenizer
+from stages.lib.model.models import load_base
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.train import encoding, packing
 from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack

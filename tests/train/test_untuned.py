@@ -8,7 +8,8 @@ import torch
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
-from stages.lib.model.models import Source, load_base, load_for_generation, load_tokenizer
+from stages.lib.model.models import load_base, load_for_generation
+from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.train import material, untuned
 from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.files import write_sums
 from stages.lib.base.model_files import SMALLEST
-from stages.lib.base.params import Finetune, Lora
 from stages.lib.base.rows import NonEmpty, Row, read_jsonl
+from stages.lib.base.sections import Finetune, Lora
 from stages.lib.judge.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
 from stages.lib.model.embedded import SETTINGS, WEIGHTS
 from tools.embedded import DATA
@@ -144,12 +144,12 @@ def build_on_one_core(seed: int, folder: Path) -> None:
 
 def build(seed: int, folder: Path) -> None:
     """Train the guard adapter with a seed and write it to a folder, in bf16, as safetensors."""
-    from stages.lib.model import device, models
+    from stages.lib.model import device, models, sources
     from stages.lib.train import training
 
     device.quiet()
-    source = models.find(SMALLEST, None)
-    tokenizer = models.load_tokenizer(source)
+    source = sources.find(SMALLEST, None)
+    tokenizer = sources.load_tokenizer(source)
     tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")
     rows = guard_rows(tokenizer)
     model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, SMALLEST, None)

@@ -31,7 +31,7 @@ from stages.lib.data.sources import AILUMINATE_FILE, load_hazards
 from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import is_refusal
 from stages.lib.judge.safeguard import ask_llama_guard
-from stages.lib.model import device, models
+from stages.lib.model import device, models, sources
 from stages.lib.model.embedded import SETTINGS, TEMPLATE, merged_folder
 from tools.embedded import DATA
 from tools.embedded.build import HAZARDS, HERE, ORDINARY, RESPONSES, SEED, build_on_one_core
@@ -92,8 +92,8 @@ def adapter(seed: int) -> Path:
 
 def guard_of(folder: Path) -> tuple[Any, Any]:
     """(model, tokenizer) of the guard with this adapter."""
-    source = models.Source(str(merged_folder(folder)), None)
-    return models.load_base(source, "none", "bfloat16"), models.load_tokenizer(source)
+    source = sources.Source(str(merged_folder(folder)), None)
+    return models.load_base(source, "none", "bfloat16"), sources.load_tokenizer(source)
 
 
 def real_prompts(params: Params) -> list[Prompt]:

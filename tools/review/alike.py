@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.lib.base.made import differences
 from stages.lib.base.measured import SETS
-from stages.lib.base.params import says_refusal
+from stages.lib.base.sections import says_refusal
 from stages.lib.base.texts import code
 from stages.lib.measure.outcomes import Outcome, is_good, of_set
 from stages.lib.report.sentence import MANY

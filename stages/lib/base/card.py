@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.lib.base.files import read_text, sha256_file
 from stages.lib.base.measured import PREPARED
-from stages.lib.base.params import Model
+from stages.lib.base.sections import Model
 from stages.lib.base.texts import templates
 from stages.lib.base.yaml_files import dump_yaml
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import Finetune
 from stages.lib.base.rows import NonEmpty, Prompt, check_row, iter_jsonl
+from stages.lib.base.sections import Finetune
 from stages.lib.data.subsets import stratified
 
 

@@ -24,8 +24,8 @@ from pydantic import AfterValidator, BaseModel, Field
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import cache_folder, read_text, sha256_file
 from stages.lib.base.measured import HAZARDS
-from stages.lib.base.params import Data
 from stages.lib.base.rows import NonEmpty, Problem, Prompt, check_row, iter_jsonl
+from stages.lib.base.sections import Data
 from stages.lib.fetch.hub import data_files, reason
 from stages.lib.prompts.gsm8k import gold_answer
 

@@ -10,9 +10,10 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_text
 from stages.lib.base.made import ENGINE, Made, write_made
 from stages.lib.base.measured import generated, weights
-from stages.lib.base.params import Generation, Model, Params, started_from
+from stages.lib.base.params import Params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
+from stages.lib.base.sections import Generation, Model, started_from
 from stages.lib.generate.engine import Engine, greedy
 from stages.lib.generate.moved import divergences
 from stages.lib.model.models import load_subject

@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.made import ENGINE, Made
-from stages.lib.base.params import Judge
+from stages.lib.base.sections import Judge
 from stages.lib.generate.engine import Engine, greedy, next_token
 from stages.lib.judge.guards import (
     LLAMA_GUARD_TOKENS,
@@ -18,8 +18,9 @@ from stages.lib.judge.guards import (
     parse_llama_guard,
     parse_qwen3guard,
 )
-from stages.lib.model.models import find, load_for_generation, load_tokenizer
+from stages.lib.model.models import load_for_generation
 from stages.lib.model.provenance import how_made
+from stages.lib.model.sources import find, load_tokenizer
 from stages.lib.prompts.chat import SAMPLE
 
 DTYPE = "bfloat16"

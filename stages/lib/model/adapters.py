@@ -14,8 +14,9 @@ from typing import Any
 
 from stages.lib.base.errors import BadInput, short
 from stages.lib.base.model_files import FILES
-from stages.lib.base.params import Model
-from stages.lib.model.models import Source, first_line, read_settings
+from stages.lib.base.sections import Model
+from stages.lib.model.models import read_settings
+from stages.lib.model.sources import Source, first_line
 from stages.lib.model.tensors import check_finite, read_shapes
 
 PART, SETTINGS = "adapter_model.safetensors", "adapter_config.json"

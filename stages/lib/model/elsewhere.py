@@ -13,10 +13,10 @@ from typing import Any
 from stages.lib.base.errors import BadInput, short
 from stages.lib.base.files import read_text
 from stages.lib.base.model_names import is_folder
-from stages.lib.base.params import Model
+from stages.lib.base.sections import Model
 from stages.lib.fetch.hub import tuned_folder
 from stages.lib.model.adapters import CUT, PART, SETTINGS, check_adapter
-from stages.lib.model.models import Source, check_present, find, load_tokenizer
+from stages.lib.model.sources import Source, check_present, find, load_tokenizer
 from stages.lib.model.tensors import check_finite, read_shapes
 from stages.lib.model.tokens import check_same
 

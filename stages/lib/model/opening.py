@@ -18,7 +18,7 @@ from stages.lib.base.processes import spread
 from stages.lib.base.restored import check_inputs
 from stages.lib.base.rows import Row, read_jsonl
 from stages.lib.base.unfinished import unfinished
-from stages.lib.model.models import check_present, own_files
+from stages.lib.model.sources import check_present, own_files
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.lib.base.errors import BadInput
-from stages.lib.model.models import first_line
+from stages.lib.model.sources import first_line
 
 
 def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from stages.lib.base.errors import BadInput, short
-from stages.lib.base.params import Model
-from stages.lib.model.models import find, load_chat_tokenizer
+from stages.lib.base.sections import Model
+from stages.lib.model.sources import find, load_chat_tokenizer
 from stages.lib.prompts.chat import SAMPLE, render
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.lib.base.measured import HAZARDS, SUBJECTS
-from stages.lib.base.params import Params, says_refusal
+from stages.lib.base.params import Params
+from stages.lib.base.sections import says_refusal
 from stages.lib.base.texts import code, visible
 from stages.lib.base.yaml_files import dump_yaml
 from stages.lib.measure.judged import Judged

@@ -14,7 +14,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import Number, Params, Section, Text, describe, parse_params
+from stages.lib.base.fields import Number, Text
+from stages.lib.base.params import Params, describe, parse_params
+from stages.lib.base.sections import Section
 from stages.lib.base.yaml_files import read_yaml
 
 RUNS = Path("runs.yaml")

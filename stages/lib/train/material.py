@@ -11,8 +11,8 @@ from math import exp, log
 from statistics import fmean
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import Data, Finetune
 from stages.lib.base.rows import Problem, Prompt
+from stages.lib.base.sections import Data, Finetune
 from stages.lib.generate.engine import Engine, drawn, greedy
 from stages.lib.prompts.chat import (
     math_messages,

@@ -21,8 +21,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_json
-from stages.lib.base.params import Finetune, Lora
 from stages.lib.base.processes import count, is_first
+from stages.lib.base.sections import Finetune, Lora
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.device import computed_in, device, is_out_of_memory
 from stages.lib.model.embedded import WEIGHTS
