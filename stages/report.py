@@ -36,6 +36,7 @@ from stages.lib.report.wording import counted
 ANNOTATIONS = Path("data/annotations")
 AGAIN = "Run the stage that writes it again for both: dvc repro --force STAGE@base STAGE@tuned"
 METRICS, REPORT = Path("metrics"), Path("report")
+LOSSES = ["step", "epoch", "loss", "learning_rate"]
 FILES = sorted({file for of in SETS.values() for file in (of.answers, of.verdicts) if file})
 
 
@@ -67,7 +68,7 @@ def main() -> None:
 
     seeds = rounded(changes_over_seeds(measured, rows, params))
 
-    losses = pd.read_csv(METRICS / "loss.csv")
+    losses = read_losses(METRICS / "loss.csv")
     pictures = {
         "plane": charts.plane(charts.base_and_tuned(found), study.baselines, study.runs),
         "hazards": charts.hazards(found.hazards),
@@ -156,6 +157,21 @@ def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Para
 def training_at(path: Path) -> Training | None:
     """A kept training, if it is of this code's parameters."""
     return read_training(read_text(path), read_text(path.with_suffix(".csv")), str(path))
+
+
+def read_losses(path: Path) -> pd.DataFrame:
+    """The training loss of each update, as finetune wrote it. Raises BadInput if it is not that."""
+    try:
+        found = pd.read_csv(path, dtype=dict.fromkeys(LOSSES, float))
+        if list(found) != LOSSES:
+            raise ValueError(f"columns {', '.join(found)}; expected {', '.join(LOSSES)}")
+        return found
+    except ValueError as error:  # a missing column, a text, a line of another length
+        why = str(error).strip().splitlines()[0]
+        raise BadInput(
+            f"{path}: not the training loss as finetune writes it ({why}); `git checkout {path}` brings back the one "
+            "of the last commit, `dvc repro --force finetune` makes it again"
+        ) from None
 
 
 def read_by_people(measured: Measured, labels: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from stages import report
 from stages.lib.base import cli
+from stages.lib.base.errors import BadInput
 from stages.lib.base.files import SUMS, write_text
 from stages.lib.base.params import load_params, parse_params
 from stages.lib.base.rows import Answer, Verdict, read_jsonl, write_jsonl
@@ -20,6 +21,33 @@ from tests.model.test_models import model_params
 from tools import annotate
 
 pytestmark = pytest.mark.faults
+
+
+LOSS = "step,epoch,loss,learning_rate\n1,0.5,2.1,1e-4\n2,1.0,0.2,0e0\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        LOSS.replace("loss", "less"),
+        LOSS.replace("0.2", "nothing"),
+        LOSS.replace("0.2", "0.2,1,2"),
+        f"<<<<<<< HEAD\n{LOSS}=======\n{LOSS}>>>>>>> other\n",
+    ],
+    ids=["nothing", "another column", "a text", "a longer line", "an unsettled merge"],
+)
+def test_a_damaged_loss_curve_is_named(tmp_path, text):
+    write_text(tmp_path / "loss.csv", text)
+    with pytest.raises(BadInput, match=r"loss.csv: not the training loss as finetune writes it \(.+\); `git checkout"):
+        report.read_losses(tmp_path / "loss.csv")
+
+
+def test_a_loss_curve_is_read_whole_and_none_of_what_was_tuned_elsewhere(tmp_path):
+    write_text(tmp_path / "loss.csv", LOSS)
+    assert report.read_losses(tmp_path / "loss.csv").to_dict("list")["loss"] == [2.1, 0.2]
+    write_text(tmp_path / "loss.csv", LOSS.splitlines()[0] + "\n")
+    assert len(report.read_losses(tmp_path / "loss.csv")) == 0
 
 
 # rows between stages
