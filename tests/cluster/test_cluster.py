@@ -59,7 +59,8 @@ def results_committed(here: Checkout) -> int:
 
 
 def test_a_run_that_fails_and_one_that_comes_near_its_time_limit_are_queued_again(cluster: Cluster, checkout):
-    failing = checkout("failing", {**SMALL, "finetune.learning_rate: 3e-4": "finetune.learning_rate: 1.0"})
+    breaks_down = {"lora.alpha: 16, lora.dropout: 0.0": "lora.alpha: 1.0e+30, lora.dropout: 0.0"}  # of run02
+    failing = checkout("failing", {**SMALL, **breaks_down})
     limited = checkout("limited", SMALL)
     failing.runs("submit", "run02", "run05")
     limited.runs("submit", "run03", "--time", "3")  # minutes, of which the last two are the warning
