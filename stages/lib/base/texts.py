@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 
 def visible(text: str) -> str:
@@ -28,12 +29,17 @@ def quoted(text: str) -> str:
     return f'"{"".join(plain)}"'
 
 
+def coded(text: str) -> Markup:
+    """A sentence of this project's own for a page: what stands in backticks, a command, is set as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def templates(folders: Sequence[Path], autoescape: bool, **filters: Callable) -> Environment:
     """The templates of these folders: what one names must be given. Without `autoescape`, what others chose must go
     through `code` or `quoted`."""
     options = {"autoescape": autoescape, "trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     made = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, **options)
-    made.filters.update(code=code, quoted=quoted, visible=visible, **filters)
+    made.filters.update(code=code, coded=coded, quoted=quoted, visible=visible, **filters)
     return made
 
 
