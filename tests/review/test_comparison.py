@@ -8,6 +8,7 @@ from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.trainings import Training
 from tests.conftest import MADE
+from tools.review.alike import MISSING, changed_params, changed_sources
 from tools.review.command import answer
 from tools.review.comparison import compare
 from tools.review.gate import rulings, stopping
@@ -392,3 +393,22 @@ def test_readers_labels_decide_where_there_are_enough():
     labels = [Label(after, verdict, verdict, True) for after in (False, True) for verdict in (False, True)] * 20
     elsewhere = compare(revision(), revision("HEAD", safe=60, labels=labels))
     assert verdicts(elsewhere, "safety") == {"base": "broken", "untuned model": "undecided"}  # of two tuned, nothing
+
+
+def test_a_parameter_that_older_commits_lack_is_no_change_where_it_has_no_effect():
+    old = {"lora.r": 8, "gone.since": 1}
+    assert changed_params(old, {**old, "lora.strength": 1.0, "tuned.model": None}) == []
+    assert changed_params(old, {"lora.r": 8, "lora.strength": 0.5}) == [
+        ("lora.strength", 1.0, 0.5),
+        ("gone.since", 1, MISSING),
+    ]
+
+
+def test_data_that_one_revision_alone_reads_is_no_changed_file_but_code_is():
+    before = {"data/embedded/test.jsonl": "1", "stages/prepare.py": "2"}
+    after = {**before, "data/embedded/guard_hazards.jsonl": "3", "stages/lib/new": "4"}
+    assert changed_sources(before, after) == ["stages/lib/new"]
+    assert changed_sources(before, {**after, "data/embedded/test.jsonl": "5"}) == [
+        "data/embedded/test.jsonl",
+        "stages/lib/new",
+    ]

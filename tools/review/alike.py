@@ -6,6 +6,7 @@ from typing import Any
 
 from stages.lib.base.made import differences
 from stages.lib.base.measured import SETS
+from stages.lib.base.params import defaults
 from stages.lib.base.sections import says_refusal
 from stages.lib.base.texts import code
 from stages.lib.measure.outcomes import Outcome, is_good, of_set
@@ -34,9 +35,11 @@ def lacking(before: Revision, after: Revision, kind: str) -> int:
 
 
 def changed_params(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name, before, after) of each parameter that differs; MISSING for one that is not there."""
+    """(name, before, after) of each parameter that differs. One that is not there, as in older commits, is what it is
+    without effect; MISSING where this code knows no such parameter."""
+    known = defaults()
     names = [*after, *(name for name in before if name not in after)]
-    both = [(name, before.get(name, MISSING), after.get(name, MISSING)) for name in names]
+    both = [(name, *(each.get(name, known.get(name, MISSING)) for each in (before, after))) for name in names]
     return [row for row in both if row[1] != row[2]]
 
 
@@ -148,10 +151,12 @@ def made_on(before: Revision, after: Revision) -> list[str]:
 
 
 def changed_sources(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Files in git that the stages read and that differ, but for those that only show what was measured."""
+    """Files in git that the stages read and that differ, but for those that only show what was measured. Data that one
+    of the two alone reads is named by a parameter, which differs."""
     kept = ("stages/", "models/base", "models/embedded", "data/embedded")
     paths = {path for path in {**before, **after} if path.startswith(kept) or not path.startswith(MADE)}
-    return sorted(path for path in paths - SHOWN_ONLY if before.get(path) != after.get(path))
+    paths = {path for path in paths - SHOWN_ONLY if path.startswith("stages/") or {path} <= {*before} & {*after}}
+    return sorted(path for path in paths if before.get(path) != after.get(path))
 
 
 MADE = ("data/", "metrics/", "models/", "report/")  # by the stages

@@ -64,6 +64,17 @@ class Params(Section):
         return self
 
 
+def defaults(section: type[Section] = Params, above: str = "") -> dict[str, Any]:
+    """What each key that older commits lack (`lora.strength`) is where it is not there: of no effect."""
+    found = {}
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= defaults(field.annotation, f"{above}{key}.")
+        elif not field.is_required():
+            found[f"{above}{key}"] = field.default
+    return found
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml. Raises BadInput naming file, line, field, what was found and what was expected."""
     return parse_params(read_yaml(path), str(path), lines_of(path))
