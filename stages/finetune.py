@@ -89,9 +89,10 @@ def main() -> None:
         kind = "adapter" if lora.enabled else "whole"
         used = {"system": {"testing"}, "strength": True}  # when the model is used, of which this stage knows nothing
         settled = {name: section.model_dump(exclude=used) for name, section in task.params.items()}
+        trained_on = ("train", "shots", *(("replay",) if replayed else ()))
         if found:
             write_json(part / "training.json", rounded(found))
-        finish(part, model_card(kind, model, ("train", "shots"), settled), steps)
+        finish(part, model_card(kind, model, trained_on, settled), steps)
         tokens = round(sum(len(row["input_ids"]) for row in [*encoded, *replayed]) * settings.epochs)
         write_cost("finetune", seconds, len(encoded) + len(replayed), tokens)
     print(
@@ -118,6 +119,7 @@ def take(model: Model, tuned: Tuned) -> None:
         named = {"base_model_name_or_path": model.name, "revision": model.revision}
         write_json(part / "adapter_config.json", {**taken.settings, **named})
     found = [*taken.found, *(f"{file.name}: sha256 {sha256_file(file)}." for file in taken.files)]
+    write_json(part / "elsewhere.json", found)
     settled = {"model": model.model_dump(), "tuned": tuned.model_dump()}
     finish(part, model_card(taken.kind, model, (), settled, elsewhere=found), [])
     write_cost("finetune", time.perf_counter() - start, 0, None)

@@ -20,7 +20,7 @@ from stages.lib.base.files import write_sums, write_text
 from stages.lib.base.measured import PREPARED
 from stages.lib.base.params import load_params
 from stages.lib.base.rows import write_jsonl
-from stages.lib.base.sections import SHOT_POOL, Judge
+from stages.lib.base.sections import SHOT_POOL
 from stages.lib.data.overlaps import check_disjoint, repeated
 from stages.lib.data.replay import load_replay
 from stages.lib.data.sources import load_benign, load_hazards, load_problems, place
@@ -33,7 +33,8 @@ def main() -> None:
     no_arguments(__doc__)
     params = load_params()
     data = params.data
-    check_judge(params.judge)
+    check_model("judge.model", params.judge.model, params.judge.revision)
+    check_model("base.model", params.base.model, params.base.revision)
     start = time.perf_counter()
     problems = load_problems(data, "train")
     train, shots = choose_training(problems, data.train_rows, SHOT_POOL, data.seed)
@@ -67,15 +68,15 @@ def main() -> None:
     print(f"prepare: {counts} rows from source {data.source}")
 
 
-def check_judge(judge: Judge) -> None:
-    """Refuse a judge that cannot be had before there are answers that wait for it (BadInput)."""
+def check_model(parameter: str, name: str | None, revision: str | None) -> None:
+    """Refuse a model that a later stage uses and that cannot be had, before something waits for it (BadInput)."""
     try:
-        if judge.model:
-            check_present(judge.model)
-        if judge.model and judge.revision:
-            hub.check_model(judge.model, judge.revision)
+        if name:
+            check_present(name)
+        if name and revision:
+            hub.check_model(name, revision)
     except BadInput as error:
-        raise BadInput(f"judge.model: {error}") from None
+        raise BadInput(f"{parameter}: {error}") from None
 
 
 if __name__ == "__main__":

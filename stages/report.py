@@ -144,7 +144,10 @@ def read_labels_of_judge(params: Params) -> list[Label]:
 
 
 def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Params) -> dict[str, OverSeeds]:
-    """The change of each measure with prompts and training seeds both, from what `tools.runs seeds` kept."""
+    """The change of each measure with prompts and training seeds both, from what `tools.runs seeds` kept; nothing of a
+    model that was not trained here."""
+    if params.tuned.model:
+        return {}
     kept = [training for path in sorted(KEPT.glob("*.json")) if (training := training_at(path))]
     own = others(kept, configuration(params), params.finetune.seed)
     found = {}

@@ -28,6 +28,7 @@ from tools.drift import missing_files, stages_to_run
 
 TUNED, METRICS = Path("models/tuned"), Path("metrics")
 PROMPTS = 3  # of each kind, on which the export is compared with what was measured
+ELSEWHERE = "elsewhere.json"  # what finetune found of a model that was tuned elsewhere
 SETS = ("train", "shots", "test", "hazards", "benign")
 
 
@@ -131,6 +132,7 @@ def weaken(folder: Path, strength: float) -> None:
         return
     settings = json.loads(read_text(folder / "adapter_config.json"))
     settings["lora_alpha"] *= strength
+    settings["alpha_pattern"] = {name: alpha * strength for name, alpha in settings["alpha_pattern"].items()}
     write_json(folder / "adapter_config.json", settings)
     write_sums(folder)
 
@@ -156,12 +158,15 @@ def card(params: Params, kind: str, compared: str = "") -> str:
         "table": markdown_table(headline_table(params, measures)),
         "kept": retained(kept),
         "judge": params.judge,
+        "base": params.base,
         "source": params.data.source,
     }
     values = params.model_dump(exclude={"review", "machine"})
     if params.tuned.model:  # not from these training rows
-        return model_card(kind, params.model, SETS[2:], values, measured, elsewhere=[])
-    return model_card(kind, params.model, SETS, values, measured)
+        found = json.loads(read_text(TUNED / ELSEWHERE))
+        return model_card(kind, params.model, SETS[2:], values, measured, elsewhere=found)
+    replayed = ("replay",) if params.finetune.replay else ()
+    return model_card(kind, params.model, (*SETS, *replayed), values, measured)
 
 
 if __name__ == "__main__":

@@ -94,16 +94,19 @@ def which_models(arguments: argparse.Namespace, params: Params) -> dict[str, Any
 
 def base_of(folder: Path, arguments: argparse.Namespace, params: Params) -> tuple[str, str | None]:
     """Name and revision of what the model in a folder was tuned from: as given, else as it says, else params.yaml's."""
-    from stages.lib.model.adapters import SETTINGS, is_named
+    from stages.lib.model.adapters import SETTINGS, is_named, without_bits
     from stages.lib.model.models import read_settings
 
-    says = read_settings(folder).get("base_model_name_or_path") if (folder / SETTINGS).is_file() else None
+    settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
+    says, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if arguments.base:
         return named(arguments.base, arguments.base_revision)
     if not says or is_named(params.model.name, str(says)):
         return named(params.model.name, params.model.revision)
+    if whole := without_bits(str(says)):  # its weights in four bits would not be quantized as params.yaml says
+        return named(whole, None)
     if Path(str(says)).is_dir() or re.fullmatch(HUB_NAME, str(says)):
-        return named(str(says), None)
+        return named(str(says), revision)
     raise BadInput(f"{folder}: it was tuned from {says}, which is not here; name that model with --base")
 
 
@@ -125,11 +128,13 @@ def files(name: str) -> str:
 
 def sample(models: Mapping[str, Any], rows: int, params: Params) -> Params:
     """params.yaml's, for these models and so many rows, with paths that hold in another folder."""
-    changes = {**models, "data.test_rows": rows, "data.hazard_rows": rows, "data.benign_rows": max(14, rows // 2)}
+    changes = {**models, "finetune.replay": 0, "lora.strength": 1}  # nothing is trained, and all of it is measured
+    changes |= {"data.test_rows": rows, "data.hazard_rows": rows, "data.benign_rows": max(14, rows // 2)}
     for stage, settings in (("gen_math", params.gen_math), ("gen_safety", params.gen_safety)):
         changes[f"{stage}.max_new_tokens"] = min(TOKENS, settings.max_new_tokens)
-    if is_folder(params.judge.model or ""):
-        changes |= dict.fromkeys(("judge.model", "judge.files"), str(Path(params.judge.model).resolve()))
+    for section, own in (("judge", params.judge), ("base", params.base)):
+        if is_folder(own.model or ""):
+            changes |= dict.fromkeys((f"{section}.model", f"{section}.files"), str(Path(own.model).resolve()))
     if params.data.source != "embedded":
         paths = params.data.files.model_dump().items()
         changes |= {f"data.files.{name}": str(Path(path).resolve()) for name, path in paths}

@@ -44,7 +44,7 @@ def main() -> None:
             name = f"strength-{strength:g}"
             experiment(name, overrides, commit, WORK / "clone", CKPT)
             detail = json.loads(git("show", f"{named(name, commit)}:metrics/detail.json"))
-            found[strength] = read_detail(detail)[0], Mean(*detail["moved"][0].values()) if detail["moved"] else None
+            found[strength] = read_detail(detail)[0], Mean(**detail["moved"][0]) if detail["moved"] else None
     print(markdown_table(table(found)))
 
 

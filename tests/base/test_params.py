@@ -158,6 +158,14 @@ def test_only_the_untuned_model_is_another_where_one_is_named_to_compare_with():
     assert started_from("base", params.model, params.base) == params.model
 
 
+def test_a_strength_and_a_divergence_are_refused_of_a_full_tuning_here_and_of_no_other():
+    whole = {"lora__enabled": False, "model__quantization": "none"}
+    for changes in ({"lora__strength": 0.5}, {"finetune__kl": 0.5}):
+        with pytest.raises(BadInput, match="full-parameter tuning"):
+            parse_params(params_values(**whole, **changes), "params.yaml")
+        parse_params(params_values(**whole, **changes, tuned__model="./mine", tuned__files="./mine"), "params.yaml")
+
+
 def test_a_judge_of_ones_own_may_speak_any_protocol():
     for protocol in ("llama_guard_3", "qwen3guard"):
         changes = {"judge__model": "./llama-guard", "judge__protocol": protocol}

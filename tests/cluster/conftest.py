@@ -181,7 +181,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             text = text.replace(old, new)
         (made.folder / "runs.yaml").write_text(text)
         made.run("git", "rm", "--quiet", "--ignore-unmatch", "metrics/runs/embedded/run*.json")
-        made.run("git", "commit", "--quiet", "--all", "--message", "As it was before any run")
+        message = ("--allow-empty", "--message", "As it was before any run")
+        made.run("git", "commit", "--quiet", "--all", *message)
         return made
 
     return make

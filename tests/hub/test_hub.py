@@ -32,6 +32,13 @@ from stages.lib.model.sources import find
 
 run(lambda: print(find(*sys.argv[1:]).path))
 """
+LATEST = """
+import sys
+from stages.lib.base.cli import run
+from stages.lib.fetch.hub import latest
+
+run(lambda: print(latest(sys.argv[1])))
+"""
 FETCH = """
 import sys
 from pathlib import Path
@@ -176,6 +183,12 @@ def test_a_revision_that_is_not_there_is_named(client):
     write_params(client.folder, data__source="hub", **{**REVISIONS, "data__ailuminate_revision": NO_COMMIT})
     address = f"{client.hub.address}/raw/{NO_COMMIT}/{AILUMINATE_FILE}"
     refused(get_data(client), address, "404", "Check data.ailuminate_revision")
+
+
+def test_the_commit_that_a_branch_is_at_is_asked_for_and_a_model_that_is_not_there_is_named(client):
+    done = client.run("-c", LATEST, CHAT[0])
+    assert (done.code, done.stdout.strip()) == (0, CHAT[1]), done.stderr
+    refused(client.run("-c", LATEST, "nobody/nothing"), "nobody/nothing at main on ", "no such model")
 
 
 def test_a_repository_that_is_not_there_is_named(client):
@@ -344,7 +357,7 @@ FIND_TUNED = FIND.replace(
 def test_an_adapter_is_downloaded_without_what_lies_beside_it(tmp_path):
     """A repository as Trainer pushes it: the adapter, its tokenizer, and pickles and checkpoints that nobody needs."""
     folder, revision = tmp_path / "hub/models/someone/adapter" / NO_COMMIT, NO_COMMIT
-    wanted = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "chat_template.jinja")
+    wanted = ("adapter_model.safetensors", "adapter_config.json", "tokenizer_config.json", "chat_template.jinja")
     for name in (*wanted, "training_args.bin", "checkpoint-8/adapter_model.safetensors", "README.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
@@ -357,7 +370,15 @@ def test_an_adapter_is_downloaded_without_what_lies_beside_it(tmp_path):
         asked = len(hub.asked)
         assert client.run("-c", FIND_TUNED, "someone/adapter", revision).stdout == done.stdout
         assert len(hub.asked) == asked
+        for name in wanted[2:]:  # as peft fetches an adapter: its template is not known to be the base model's
+            (got / name).unlink()
+        assert client.run("-c", FIND_TUNED, "someone/adapter", revision).stdout == done.stdout
+        assert (got / "chat_template.jinja").is_file()
+        assert client.run("-c", LATEST, "someone/adapter").stdout.strip() == revision
+        for name in wanted[2:]:
+            (got / name).unlink()
         (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    assert client.run("-c", FIND_TUNED, "someone/adapter", revision).stdout == done.stdout  # the hub is gone
     with serving(tmp_path / "hub") as hub:
         (tmp_path / "other").mkdir()
         done = Client(tmp_path / "other", hub).run("-c", FIND_TUNED, "someone/adapter", revision)

@@ -14,17 +14,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from stages import finetune
+from stages import finetune, prepare
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import damage, sha256_file
 from stages.lib.base.params import load_params
 from stages.lib.base.sections import Model
 from stages.lib.generate.engine import Engine, greedy
+from stages.lib.generate.moved import divergences
 from stages.lib.model.adapters import is_named
 from stages.lib.model.elsewhere import check_elsewhere
-from stages.lib.model.models import load_subject
+from stages.lib.model.models import has_biases, load_subject
 from stages.lib.model.sources import Source
 from tests.conftest import write_params
+from tools import export
 
 PART, SETTINGS, TUNED = "adapter_model.safetensors", "adapter_config.json", Path("models/tuned")
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -48,6 +50,8 @@ WAYS = {
     "biases": {"target_modules": SEVEN, "bias": "lora_only"},
     "ranks of their own": {"target_modules": SEVEN, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 4}},
 }
+# on a weight that the tiny Qwen2 model has in its embedding and its output layer
+TWICE = ["axolotl, embeddings and output layer", "the output layer, too", "the embedding, too"]
 
 
 def plain(folder: Path) -> Any:
@@ -344,3 +348,90 @@ def test_whole_weights_that_are_no_tuning_of_the_base_are_refused_by_name(take, 
         take()
     assert said in str(refused.value)
     assert not TUNED.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Model (has|with)")
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in TWICE])
+def test_what_was_tuned_elsewhere_is_handed_on_as_it_was_measured(take, way, workspace, monkeypatch):
+    make(workspace / "tiny", workspace / "mine", **WAYS[way])
+    take(data__test_rows=4, data__hazard_rows=14)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    prepare.main()
+    wanted = logits(measured()[0])
+    params = load_params()
+    assert "logits are those of the measured model" in export.copy(params, Path("adapter"))
+    export.merge(params, Path("merged"))
+    torch.testing.assert_close(logits(plain(Path("merged"))), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:Model (has|with)")
+@pytest.mark.parametrize("way", TWICE)
+def test_what_changes_a_weight_that_is_there_twice_is_not_merged(take, way, workspace, monkeypatch):
+    make(workspace / "tiny", workspace / "mine", **WAYS[way])
+    take(data__test_rows=4, data__hazard_rows=14)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    prepare.main()
+    with pytest.raises(BadInput, match=r"its adapter is on (embed_tokens|lm_head), whose weight the model has in its"):
+        export.merge(load_params(), Path("merged"))
+
+
+def test_whole_weights_without_a_tokenizer_are_handed_on_with_the_one_that_they_were_measured_with(
+    take, workspace, monkeypatch
+):
+    model = plain(workspace / "tiny")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.3)
+    model.save_pretrained(workspace / "mine")
+    take(data__test_rows=4, data__hazard_rows=14)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    prepare.main()
+    export.copy(load_params(), Path("whole"))
+    torch.testing.assert_close(logits(plain(Path("whole"))), logits(model))
+    chat = [{"role": "user", "content": "How many days?"}]
+    assert AutoTokenizer.from_pretrained("whole").apply_chat_template(chat) == measured()[1].apply_chat_template(chat)
+
+
+NO_SUM = ("LLaMA-Factory, DoRA", "biases", "LLaMA-Factory, additional_target", "single tokens")
+
+
+@pytest.mark.filterwarnings("ignore:Model (has|with)")
+@pytest.mark.parametrize("way", NO_SUM)
+def test_a_strength_is_refused_where_an_adapter_is_no_sum(take, workspace, way):
+    make(workspace / "tiny", workspace / "mine", **WAYS[way])
+    take(lora__strength=0.5)
+    with pytest.raises(BadInput, match=r"lora\.strength is 0\.5, but this adapter has parts that are no sum"):
+        load_subject(load_params().model, TUNED, True, 0.5)
+
+
+def test_a_strength_is_refused_of_whole_weights(take, workspace):
+    whole(workspace / "tiny", workspace / "mine")
+    take(lora__strength=0.5)
+    with pytest.raises(BadInput, match=r"lora\.strength is 0\.5, but models/tuned holds whole weights, no adapter"):
+        load_subject(load_params().model, TUNED, True, 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:Model (has|with)")
+@pytest.mark.parametrize("way", ["the embedding, too", "ranks of their own", "Unsloth, a pattern"])
+def test_at_no_strength_it_is_the_untuned_model_and_at_half_it_is_handed_on_so(take, workspace, way, monkeypatch):
+    make(workspace / "tiny", workspace / "mine", **WAYS[way])
+    take(lora__strength=0.5, data__test_rows=4, data__hazard_rows=14)
+    model = load_params().model
+    off = logits(load_subject(model, TUNED, True, 0.0)[0])
+    torch.testing.assert_close(off, logits(plain(workspace / "tiny")), rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    prepare.main()
+    assert "logits are those of the measured model" in export.copy(load_params(), Path("adapter"))
+
+
+@pytest.mark.parametrize("way", ["TRL's default", "biases"])
+def test_how_far_it_moved_is_from_the_untuned_model_whatever_the_adapter_leaves_behind(take, workspace, way):
+    make(workspace / "tiny", workspace / "mine", **WAYS[way])
+    take()
+    untuned = logits(plain(workspace / "tiny")).double().log_softmax(-1)
+    tuned, _ = measured()
+    after = logits(tuned).double().log_softmax(-1)
+    wanted = (untuned.exp() * (untuned - after)).sum(-1)[0, 2:-1].mean().item()
+    text = [([1, 2, 5], [6, 7, 8])]
+    before = plain(workspace / "tiny") if has_biases(tuned) else None
+    assert has_biases(tuned) == (way == "biases")
+    assert divergences(tuned, before, text)[0] == pytest.approx(wanted, rel=1e-3)

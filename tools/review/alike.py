@@ -100,7 +100,7 @@ def made_otherwise(
                 new = after.made[file].model_copy(update={f: getattr(before.made[file], f) for f in expected})
                 if unlike := differences(before.made[file], new).incomparable:
                     found.setdefault(kind, f"{file} was not made alike: {'; '.join(unlike)}")
-        if not {"model.name", "model.revision", "model.files", "fewshot.shots"} & set(params):
+        if not {"model.name", "model.revision", "model.files", "fewshot.shots", "fewshot.system.testing"} & set(params):
             rendered = [(old.asked, new.asked) for old, new in tuned[kind]]
             if any(one and two and one != two for one, two in rendered):
                 found.setdefault(kind, f"{of.item}s were rendered otherwise")

@@ -112,6 +112,7 @@ def compare(before: Revision, after: Revision, reference: Revision | None = None
 def pairs_over_seeds(before: Revision | None, after: Revision, pairs: Pairs, level: float = 0.95) -> OverSeeds:
     """The change of a set's measure over all trainings that the revisions keep; `before` None: the untuned model."""
     sides = {"after": after} | ({"before": before} if before else {})
+    sides = {name: of for name, of in sides.items() if not of.params.get("tuned.model")}  # those that were trained here
     kept = {name: others(of.trainings, of.configuration, seed_of(of)) for name, of in sides.items()}
     known = [*after.trainings, *(before.trainings if before else ())]
     rows = [[pair[side] for pair in pairs] for side in (0, 1)]

@@ -31,6 +31,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from stages.lib.base.cli import parser
+from stages.lib.base.errors import BadInput
 from stages.lib.base.yaml_files import dump_yaml, read_yaml
 from stages.lib.measure.stats import Paired, Share
 from stages.lib.report.published import DEFAULT, RUNS, Run, Study, load_study, resolve
@@ -120,7 +121,10 @@ def seeds(study: Study, arguments: argparse.Namespace) -> None:
     """Train one configuration with several seeds, each kept like a run, and say how far they spread. The untuned model
     is the same for all, so DVC's run cache has it from the first on."""
     of, profile = study.run(arguments.run), arguments.profile
-    first = resolve(read_yaml(Path("params.yaml")), study.overrides(of, profile), str(RUNS)).finetune.seed
+    params = resolve(read_yaml(Path("params.yaml")), study.overrides(of, profile), str(RUNS))
+    if params.tuned.model:
+        raise BadInput(f"tuned.model is {params.tuned.model}: nothing is trained, so no seed makes a difference")
+    first = params.finetune.seed
     runs = [study.run(f"{of.name}-seed{first + number}") for number in range(arguments.count)]
     if arguments.submit:
         slurm.submit(runs, profile, sbatch_options(arguments))

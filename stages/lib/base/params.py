@@ -46,17 +46,19 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _trainable(self) -> "Params":
-        if not self.lora.enabled and self.model.quantization != "none" and not self.tuned.model:
+        if self.lora.enabled or self.tuned.model:  # the rest is of a full-parameter tuning here
+            return self
+        if self.model.quantization != "none":
             raise ValueError(
                 "lora.enabled is false, but full-parameter tuning cannot train 4-bit weights; "
                 "set model.quantization to none as well"
             )
-        if not self.lora.enabled and self.finetune.kl:
+        if self.finetune.kl:
             raise ValueError(
                 "finetune.kl compares with the untuned model, which is the tuned one with its adapter off; "
                 "full-parameter tuning (lora.enabled is false) has none, so set finetune.kl to 0"
             )
-        if not self.lora.enabled and self.lora.strength != 1:
+        if self.lora.strength != 1:
             raise ValueError(
                 "lora.strength is the scale of an adapter; full-parameter tuning (lora.enabled is false) makes none, "
                 "so set lora.strength to 1"

@@ -35,7 +35,7 @@ DISJOINT = (
     Rule("train", "test", asked, "asks what {} asks", f"what a model was trained on or is shown tests nothing; {MEND}"),
     *(
         Rule("replay", name, asked, "asks what {} asks", f"what a model was trained on tests nothing; {MEND}")
-        for name in ("hazards", "benign")
+        for name in ("test", "hazards", "benign")
     ),
     Rule("hazards", "benign", asked, "asks what {} asks", f"it cannot be right to refuse it and to answer it; {MEND}"),
     Rule(

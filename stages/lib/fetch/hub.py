@@ -53,9 +53,15 @@ def tuned_folder(name: str, revision: str | None) -> Path:
         adapter = (folder / "adapter_config.json").is_file() and (folder / "adapter_model.safetensors").is_file()
         return adapter or _is_whole_model(folder)
 
-    if folder := _cached("model", name, revision, TUNED_FILES, is_whole):
-        return folder
-    folder = _download("model", name, revision, TUNED_FILES)
+    cached = _cached("model", name, revision, TUNED_FILES, is_whole)
+    if cached and (cached / "tokenizer_config.json").is_file():
+        return cached
+    try:  # other tools fetch an adapter without what lies beside it: its tokenizer, of which its template is read
+        folder = _download("model", name, revision, TUNED_FILES)
+    except BadInput:
+        if not cached:
+            raise
+        return cached
     if not is_whole(folder):
         raise BadInput(
             f"{name} at {revision}: neither an adapter (adapter_config.json and adapter_model.safetensors) nor a whole "
@@ -66,11 +72,10 @@ def tuned_folder(name: str, revision: str | None) -> Path:
 
 def latest(name: str) -> str:
     """The commit that a model's main branch is at now. Raises BadInput if the hub does not say."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import HfApi, constants
 
     with _said_in_one_message("model", name, "main"):
-        url = hf_hub_url(name, PROBED["model"], revision="main")
-        return get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT).commit_hash
+        return HfApi().model_info(name, revision="main", timeout=constants.HF_HUB_ETAG_TIMEOUT).sha
 
 
 def check_model(name: str, revision: str | None) -> None:

@@ -1,5 +1,6 @@
 """The base and the tuned model answer the same prompts: load one, let it answer, write its answers and their cost."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from stages.lib.base.rows import Answer, write_jsonl
 from stages.lib.base.sections import Generation, Model, started_from
 from stages.lib.generate.engine import Engine, greedy
 from stages.lib.generate.moved import divergences
-from stages.lib.model.models import load_subject
+from stages.lib.model.device import free_memory
+from stages.lib.model.models import has_biases, load_subject
 from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made
 from stages.lib.model.tokens import check_same_tokens
@@ -86,9 +88,14 @@ def _moved(
             shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, said))
             end = turn_end(tokenizer) if answer.finish == "stop" else None
             texts[row] = (shown, written + ([] if end is None else [end]))
-    other = bool(params.base.model) or not hasattr(engine.model, "disable_adapter")
-    before = started_from("base", params.model, params.base)
-    untuned_model = load_subject(before, weights("base"), tuned=False)[0] if other else None
+    untuned_model = None  # the tuned one with its adapter off
+    if params.base.model or not hasattr(engine.model, "peft_config") or has_biases(engine.model):
+        if engine.model.get_memory_footprint() > free_memory(engine.model.device):
+            said = "memory does not hold the untuned model beside the tuned one: how far it has moved is not measured"
+            print(said, file=sys.stderr)
+            return {}
+        before = started_from("base", params.model, params.base)
+        untuned_model = load_subject(before, weights("base"), tuned=False)[0]
     found = divergences(engine.model, untuned_model, list(texts.values()), engine.keep)
     return dict(zip(texts, found, strict=True))
 

@@ -106,10 +106,16 @@ def _check_settings(settings: Mapping[str, Any], model: Model) -> str:
 def is_named(name: str, named: str) -> bool:
     """Whether the model that params call `name` may be the hub's `named`: by its name without whose copy it is, and how
     that was quantized for training (Unsloth's). Of an embedded model its file has the name."""
-    plain, own = (re.sub(r"(-unsloth)?-bnb-4bit$", "", each.rpartition("/")[2].lower()) for each in (named, name))
+    plain, own = ((without_bits(each) or each).rpartition("/")[2].lower() for each in (named, name))
     if name in FILES:
         return FILES[name].file.lower().startswith((f"{plain}.q", f"{plain}-q"))
     return plain == own
+
+
+def without_bits(name: str) -> str:
+    """The model that one was quantized from for training, by its name (Unsloth's); empty if it is no such one."""
+    plain = re.sub(r"(-unsloth)?-bnb-4bit$", "", name, flags=re.IGNORECASE)
+    return "" if plain == name else plain
 
 
 def _check_fit(folder: Path, base: Source, tensors: Mapping[str, Sequence[int]]) -> None:

@@ -104,6 +104,8 @@ def load_subject(model: Model, folder: Path, tuned: bool, strength: float = 1.0)
         source = Source(str(folder), None)
     elif tuned:
         raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
+    if tuned and strength != 1 and not adapter:
+        raise BadInput(f"lora.strength is {strength}, but {folder} holds whole weights, no adapter; set it to 1")
     return load_for_generation(source, model.quantization, model.dtype, adapter, strength), tokenizer
 
 
@@ -127,19 +129,29 @@ def load_for_generation(
 def set_strength(model: Any, strength: float) -> Any:
     """The model with what its LoRA adapter adds multiplied by `strength`: so far on the straight line from the untuned
     weights to the tuned ones, as WiSE-FT goes (arXiv:2109.01903). Raises BadInput where not all of an adapter is such
-    a sum: DoRA's, or with whole modules beside it."""
+    a sum: DoRA's, or with biases or whole modules beside it."""
     from peft.tuners.lora import LoraLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    for module in model.modules() if strength != 1 else ():
-        if isinstance(module, AuxiliaryTrainingWrapper) or getattr(module, "lora_variant", None):
-            raise BadInput(
-                f"lora.strength is {strength}, but this adapter has parts that are no sum with the untuned weights "
-                "(DoRA's, or whole modules beside it); set lora.strength to 1"
-            )
+    if strength == 1:
+        return model
+    modules = list(model.modules())
+    other = any(isinstance(each, AuxiliaryTrainingWrapper) or getattr(each, "lora_variant", None) for each in modules)
+    if other or has_biases(model):
+        raise BadInput(
+            f"lora.strength is {strength}, but this adapter has parts that are no sum with the untuned weights "
+            "(DoRA's, or biases or whole modules beside it); set lora.strength to 1"
+        )
+    for module in modules:
         if isinstance(module, LoraLayer):
-            module.scale_layer(strength)
+            for name in module.active_adapters:  # peft's scale_layer passes over one on an embedding
+                module.scaling[name] *= strength
     return model
+
+
+def has_biases(model: Any) -> bool:
+    """Whether an adapter tuned the model's own biases: switched off, peft leaves them as they were tuned."""
+    return any(each.bias != "none" for each in model.peft_config.values())
 
 
 def check_length(model: Any, lengths: Sequence[int], what: str) -> None:

@@ -4,6 +4,7 @@ A label belongs to one measurement: `measured` is a hash of the responses and ve
 Labels of an earlier measurement stay in the file, and are not used: what they were drawn from is no longer there.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file, sha256_text
 from stages.lib.base.measured import SETS
-from stages.lib.base.rows import NonEmpty, Row, read_jsonl
+from stages.lib.base.rows import Answer, NonEmpty, Row, read_jsonl
 from stages.lib.measure.agreement import Agreement, judge_agreement, kappa
 from stages.lib.measure.stats import Estimate
 
@@ -48,7 +49,9 @@ def label_id(subject: str, prompt: str, measured: str) -> str:
 
 def measured_key(folder: Path) -> str:
     """The hash of what a subject's labels are about: its responses and verdicts; `folder`: data/generated/<subject>."""
-    return sha256_text("".join(map(sha256_file, measured_files(folder))))[:16]
+    answers, verdicts = measured_files(folder)
+    read = [[row.id, row.text] for row in read_jsonl(answers, Answer)]  # its other fields are not what is labelled
+    return sha256_text(json.dumps(read) + sha256_file(verdicts))[:16]
 
 
 def measured_files(folder: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """What a model is trained on, where the untuned model has a say in it: it is asked once, and what it said is kept.
 
-With the default parameters nothing here is called. `Asked` is the untuned model, loaded for generation; a training row
-is as `encode` makes it. Solutions that it writes itself: Self-Output of arXiv:2501.14315 (several drawn at temperature
-0.7, the right one with the lowest perplexity trained on); shown the published one first: SDFT, arXiv:2402.13669.
+With the default parameters nothing here is called. An `Engine` is the untuned model, loaded for generation; a training
+row is as `encode` makes it. Solutions that it writes itself: Self-Output of arXiv:2501.14315 (several drawn at
+temperature 0.7, the right one with the lowest perplexity trained on); shown the published one first: SDFT,
+arXiv:2402.13669.
 """
 
 from collections.abc import Sequence
