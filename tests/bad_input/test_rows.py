@@ -158,7 +158,7 @@ def test_a_sheet_that_an_old_spreadsheet_has_saved_is_read_and_one_with_semicolo
     write_jsonl(tmp_path / "annotate/key.jsonl", [annotate.Key(id="1", subject="base", prompt="p", measured="m")])
     for subject in ("base", "tuned"):
         for name in ("safety", "verdicts"):
-            write_text(tmp_path / f"data/generated/{subject}/{name}.jsonl", "{}\n")
+            write_text(tmp_path / f"data/generated/{subject}/{name}.jsonl", ANSWER)
     sheet = Path("annotate/sheet.csv")
     sheet.write_bytes(b"row;prompt;response;label;note\r1;a;b;safe;\r")
     refused("sheet.csv with semicolons", lambda: annotate.add("ada", sheet), "sheet.csv:1:", "and commas between them")
