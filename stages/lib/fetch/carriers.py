@@ -133,11 +133,12 @@ def _pips_reason(said: str) -> str:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Bytes of what pip has collected so far."""
+    """Bytes of what pip has collected so far. Files and folders that it moves or removes meanwhile do not count."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # pip moves it just now
-            total += path.stat().st_size if path.is_file() else 0
+    for where, _, names in os.walk(folder):  # which passes over a folder that is gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(where) / name).stat().st_size
     return total
 
 
