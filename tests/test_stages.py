@@ -195,7 +195,9 @@ def test_a_base_to_compare_with_that_it_was_not_tuned_from(small, monkeypatch, t
     swapped = outputs(small)
     for name in ("math.jsonl", "safety.jsonl", "verdicts.jsonl"):
         for one, other in (("base", "tuned"), ("tuned", "base")):
-            assert swapped[f"data/generated/{one}/{name}"] == first[f"data/generated/{other}/{name}"]
+            texts = [of[f"data/generated/{who}/{name}"] for of, who in ((swapped, one), (first, other))]
+            now, then = ([{**json.loads(line), "divergence": 0} for line in text.splitlines()] for text in texts)
+            assert now == then  # but for how far each is from the other
     text = (small / "report/report.md").read_text()
     assert "It is compared with another model, `./before` (base.model), and not what it was tuned from" in text
 

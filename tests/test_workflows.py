@@ -82,7 +82,9 @@ def run(clone: Path, workflow: str, job: str, name: str, **variables: str) -> st
     step = next(step for step in steps(workflow, job) if step.get("name") == name)
     plain = {**os.environ, "BASE": "origin/main", "LINK": "https://example.org/runs/1#artifacts", **variables}
     done = subprocess.run(["bash", "-e", "-c", step["run"]], cwd=clone, capture_output=True, text=True, env=plain)
-    assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    # the numbers in this repository may leave a rule undecided, and then the gate stops
+    ruled = name == "Gate" and "not to be merged by the rules of params.yaml" in done.stderr
+    assert done.returncode == 0 or ruled, f"{name}: {done.stdout}{done.stderr}"
     return done.stdout
 
 

@@ -110,7 +110,7 @@ def test_metrics_that_are_not_of_their_params_or_were_touched_are_refused(own):
     kept = params.read_text()
     params.write_text(kept.replace("  r: 8\n", "  r: 9\n"))
     assert params.read_text() != kept
-    assert "finetune was not run with the `lora` of params.yaml" in review(own, "--head", "workspace", code=1)
+    assert "finetune was not run with the `lora.r` of params.yaml" in review(own, "--head", "workspace", code=1)
     params.write_text(kept)
     head = own.folder / "metrics/headline.json"
     values = json.loads(head.read_text())
