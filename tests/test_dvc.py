@@ -38,6 +38,7 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "fetch": (),
     "findings": ("review", "runs"),
     "measure": (),
+    "mitigations": (),
     "simulate": (),
     "strength": ("runs",),
 }
@@ -163,6 +164,7 @@ MEASURE = (
     "judged",
     "reader",
     "trainings",
+    "ways",
 )
 
 

@@ -1,9 +1,7 @@
-"""Other parameters laid over the ten runs' own: `-S` of `run` and `submit`, and how they are told to DVC."""
+"""Other parameters laid over the runs' own: `-S` of `run` and `submit`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -19,9 +17,7 @@ def with_overrides(study: Study, settings: Sequence[str]) -> Study:
         if not found:
             raise BadInput(f"-S {setting}: expected a parameter and its value, such as data.train_rows=512")
         laid[name] = YAML(typ="safe").load(value)
-    return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
-
-
-def override(value: Any) -> str:
-    """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
-    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
+    runs, ways = (
+        tuple(replace(each, overrides={**each.overrides, **laid}) for each in of) for of in (study.runs, study.ways)
+    )
+    return replace(study, runs=runs, ways=ways)
