@@ -39,6 +39,7 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "findings": ("review", "runs"),
     "measure": (),
     "mitigations": (),
+    "panel": (),
     "simulate": (),
     "strength": ("runs",),
 }
