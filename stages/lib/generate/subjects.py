@@ -64,10 +64,11 @@ def write_answers(
         turns = [turn for each in asked for turn in each.turns]
         prompts = [render_prompt(engine.tokenizer, messages) for _, messages in turns]
         start = time.perf_counter()
+        letters = first_tokens(engine.tokenizer, max(max(each.choices, default=0) for each in asked))
         rest, written = iter(prompts), []
         for each in asked:
             shown = list(islice(rest, len(each.turns)))
-            written += _answered(engine, each, shown, settings, f"{task.name} {each.set}".strip())
+            written += _answered(engine, each, shown, letters, settings, f"{task.name} {each.set}".strip())
         moved = _moved(engine, params, turns, prompts, untuned) if untuned else {}
         seconds = time.perf_counter() - start
         if not is_first():
@@ -90,15 +91,21 @@ def write_answers(
     print(f"{task.name}: {len(answers)} prompts, {tokens} tokens, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)")
 
 
-def _answered(engine: Engine, asked: Asked, prompts: Sequence[str], settings: Generation, label: str) -> list[Written]:
-    """The answers to the conversations of a set, in words, or the most probable letter of each one's choices."""
+def _answered(
+    engine: Engine,
+    asked: Asked,
+    prompts: Sequence[str],
+    letters: Sequence[int],
+    settings: Generation,
+    label: str,
+) -> list[Written]:
+    """The answers to the conversations of a set, in words, or the most probable letter of each one's choices; `letters`:
+    the tokens of the first so many."""
     if not any(asked.choices):
         return greedy(engine, prompts, settings.max_new_tokens, label, settings.end_repetition)
-    scores = next_token(engine, prompts, first_tokens(engine.tokenizer, max(asked.choices)), label)
-    letters = []
-    for count, (_, of) in zip(asked.choices, scores, strict=True):
-        letters.append(LETTERS[max(range(count), key=of.__getitem__)])
-    return [Written(letter, "stop", 1) for letter in letters]
+    scores = next_token(engine, prompts, letters, label)
+    chosen = [max(range(count), key=of.__getitem__) for count, (_, of) in zip(asked.choices, scores, strict=True)]
+    return [Written(LETTERS[choice], "stop", 1) for choice in chosen]
 
 
 def _moved(
