@@ -99,8 +99,8 @@ def _answered(
     settings: Generation,
     label: str,
 ) -> list[Written]:
-    """The answers to the conversations of a set, in words, or the most probable letter of each one's choices; `letters`:
-    the tokens of the first so many."""
+    """The answers to the conversations of a set, in words, or the most probable letter of each one's choices.
+    `letters`: the tokens of the first so many."""
     if not any(asked.choices):
         return greedy(engine, prompts, settings.max_new_tokens, label, settings.end_repetition)
     scores = next_token(engine, prompts, letters, label)
