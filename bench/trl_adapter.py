@@ -38,10 +38,11 @@ def train(folder: str) -> None:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     from stages.lib.model.device import computed_in
+    from stages.lib.model.models import nf4
     from stages.lib.model.sources import find
 
     model, lora, settings = params.model, params.lora, params.finetune
@@ -49,12 +50,7 @@ def train(folder: str) -> None:
     dtype = getattr(torch, computed_in(model.dtype))
     options: dict[str, Any] = {"dtype": dtype}
     if model.quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
+        options["quantization_config"] = nf4(dtype)
     asked = [
         {
             "prompt": math_messages(row.question, shots),

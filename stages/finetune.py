@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stages.lib.base.card import model_card
+from stages.lib.base.card import ELSEWHERE, model_card
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.files import rounded, sha256_file, write_json, write_sums, write_text
 from stages.lib.base.measured import PREPARED
@@ -64,7 +64,6 @@ def main() -> None:
 
     source = sources.find(model.name, model.revision)
     tokenizer = sources.load_chat_tokenizer(source)
-    encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss, system=system) for row in rows], [], {}
     if own or settings.asks_untuned:
         from stages.lib.train import material
 
@@ -74,6 +73,8 @@ def main() -> None:
             made = material.with_a_say(asked, rows, shots, rest[0] if rest else [], params.data, settings, system)
             encoded, replayed, found = made.rows, made.replayed, made.found
             del untuned, asked
+    else:
+        encoded, replayed, found = [encode(tokenizer, row, shots, settings.loss, system=system) for row in rows], [], {}
     with work_on(task) as keep:
         # full-parameter tuning keeps its master weights in float32; 16-bit ones lose small updates
         base = models.load_base(source, model.quantization, model.dtype if lora.enabled else "float32")
@@ -119,7 +120,7 @@ def take(model: Model, tuned: Tuned) -> None:
         named = {"base_model_name_or_path": model.name, "revision": model.revision}
         write_json(part / "adapter_config.json", {**taken.settings, **named})
     found = [*taken.found, *(f"{file.name}: sha256 {sha256_file(file)}." for file in taken.files)]
-    write_json(part / "elsewhere.json", found)
+    write_json(part / ELSEWHERE, found)
     settled = {"model": model.model_dump(), "tuned": tuned.model_dump()}
     finish(part, model_card(taken.kind, model, (), settled, elsewhere=found), [])
     write_cost("finetune", time.perf_counter() - start, 0, None)

@@ -22,7 +22,9 @@ def main() -> None:
     task = Task(
         name=f"gen_math-{subject}",
         params={
-            **{"model": model, "fewshot": params.fewshot, "gen_math": params.gen_math},
+            "model": model,
+            "fewshot": params.fewshot,
+            "gen_math": params.gen_math,
             **({"lora": params.lora} if subject == "tuned" else {}),
         },
         files={PREPARED / "test.jsonl": Problem, PREPARED / "shots.jsonl": Problem},

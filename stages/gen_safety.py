@@ -24,11 +24,14 @@ def main() -> None:
     task = Task(
         name=f"gen_safety-{subject}",
         params={
-            **{"model": model, "fewshot": params.fewshot, "gen_safety": params.gen_safety},
+            "model": model,
+            "fewshot": params.fewshot,
+            "gen_safety": params.gen_safety,
             **({"lora": params.lora, "base": params.base} if subject == "tuned" else {}),
         },
         files={
-            **{PREPARED / "hazards.jsonl": Prompt, PREPARED / "benign.jsonl": Prompt},
+            PREPARED / "hazards.jsonl": Prompt,
+            PREPARED / "benign.jsonl": Prompt,
             **({generated("base") / "safety.jsonl": Answer} if subject == "tuned" else {}),
         },
         model=model.name,

@@ -292,3 +292,22 @@ def own(repository: Repository, tmp_path: Path) -> Repository:
     """A copy of the repository, to change."""
     shutil.copytree(repository.folder, tmp_path / "own", symlinks=True)
     return Repository(tmp_path / "own")
+
+
+def with_adapter(folder: Path, **changes: Any) -> Any:
+    """The float32 model in a folder with an adapter that does something, as after some training; no dropout.
+    `changes`: other values of params.yaml's lora section."""
+    import torch
+
+    from stages.lib.base.params import parse_params
+    from stages.lib.model.models import load_base
+    from stages.lib.model.sources import Source
+    from stages.lib.train.training import add_lora
+
+    lora = parse_params(params_values(), "params.yaml").lora.model_copy(update=changes)
+    model = add_lora(load_base(Source(str(folder), None), "none", "float32"), lora, 5, "./tiny", None)
+    torch.manual_seed(3)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stages.lib.base.card import model_card
+from stages.lib.base.card import ELSEWHERE, model_card
 from stages.lib.base.cli import parser, run
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, write_json, write_sums, write_text
@@ -28,7 +28,6 @@ from tools.drift import missing_files, stages_to_run
 
 TUNED, METRICS = Path("models/tuned"), Path("metrics")
 PROMPTS = 3  # of each kind, on which the export is compared with what was measured
-ELSEWHERE = "elsewhere.json"  # what finetune found of a model that was tuned elsewhere
 SETS = ("train", "shots", "test", "hazards", "benign")
 
 

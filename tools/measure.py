@@ -94,7 +94,8 @@ def which_models(arguments: argparse.Namespace, params: Params) -> dict[str, Any
 
 def base_of(folder: Path, arguments: argparse.Namespace, params: Params) -> tuple[str, str | None]:
     """Name and revision of what the model in a folder was tuned from: as given, else as it says, else params.yaml's."""
-    from stages.lib.model.adapters import SETTINGS, is_named, without_bits
+    from stages.lib.model.adapters import is_named, without_bits
+    from stages.lib.model.embedded import SETTINGS
     from stages.lib.model.models import read_settings
 
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}

@@ -14,10 +14,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from stages.lib.base.cli import parser, run
-from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import OF_MEASURE
 from stages.lib.base.yaml_files import read_yaml
 from stages.lib.measure.moved import Mean
@@ -27,6 +24,7 @@ from stages.lib.report.published import resolve
 from stages.lib.report.wording import Table, between, markdown_table
 from tools.commands import check_repository, git
 from tools.runs.experiments import CKPT, WORK, experiment, named, one_at_a_time
+from tools.runs.overrides import parse_settings
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -54,12 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     top.add_argument("-S", action="append", default=[], metavar="NAME=VALUE", help="another parameter of the training")
     arguments = top.parse_args()
     arguments.strengths = sorted(set(arguments.strengths or STRENGTHS))
-    arguments.settings = {}
-    for setting in arguments.S:
-        name, given, value = setting.partition("=")
-        if not given:
-            raise BadInput(f"-S {setting}: expected a parameter and its value, such as lora.r=16")
-        arguments.settings[name] = YAML(typ="safe").load(value)
+    arguments.settings = parse_settings(arguments.S)
     return arguments
 
 

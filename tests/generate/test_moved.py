@@ -3,26 +3,14 @@
 import pytest
 import torch
 
-from stages.lib.base.params import parse_params
 from stages.lib.generate import moved
 from stages.lib.generate.moved import divergences
 from stages.lib.model.linear import lay_out
 from stages.lib.model.models import load_base, load_for_generation
 from stages.lib.model.sources import Source
-from stages.lib.train.training import add_lora
-from tests.conftest import ARCHITECTURES, params_values
+from tests.conftest import ARCHITECTURES, with_adapter
 
 TEXTS = [([5, 6, 7], [8, 9, 10, 11]), ([5, 6], []), ([5], [300 + n for n in range(40)])]
-
-
-def tuned(folder, **changes):
-    lora = parse_params(params_values(), "params.yaml").lora.model_copy(update=changes)
-    model = add_lora(load_base(Source(str(folder), None), "none", "float32"), lora, 5, "./tiny", None)
-    torch.manual_seed(3)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-    return model.eval()
 
 
 def plainly(untuned, tuned, prompt, answer):
@@ -38,7 +26,7 @@ def test_an_adapter_on_and_off_is_the_tuned_and_the_untuned_model(tiny_models, a
     monkeypatch.setattr(moved, "PIECE", 7)
     monkeypatch.setattr("stages.lib.train.training.tied", lambda model: set())  # as another tool may train
     untuned = load_base(Source(str(tiny_models[architecture]), None), "none", "float32")
-    model = tuned(tiny_models[architecture], target_modules=targets)
+    model = with_adapter(tiny_models[architecture], target_modules=targets).eval()
     wanted = [plainly(untuned, model, *text) if text[1] else None for text in TEXTS]
     found = divergences(lay_out(model), None, TEXTS)
     assert found[1] is None
@@ -59,7 +47,7 @@ def test_tuned_weights_are_compared_with_the_untuned_model_beside_them(tiny_mode
 
 
 def test_what_was_compared_is_not_compared_again(tiny_models, tmp_path, monkeypatch):
-    model = tuned(tiny_models["llama"])
+    model = with_adapter(tiny_models["llama"]).eval()
     found = divergences(model, None, TEXTS, tmp_path)
     monkeypatch.setattr(moved, "_divergence", None)
     assert divergences(model, None, TEXTS, tmp_path) == found

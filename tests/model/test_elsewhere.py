@@ -102,6 +102,18 @@ def take(workspace, tiny_models, monkeypatch) -> Callable[..., None]:
     return run
 
 
+@pytest.fixture
+def prepared(take, monkeypatch) -> Callable[..., None]:
+    """As `take`, and a few prepared prompts, on which what is handed on is compared."""
+
+    def run(**changes: Any) -> None:
+        take(data__test_rows=4, data__hazard_rows=14, **changes)
+        monkeypatch.setattr(sys, "argv", ["prepare"])
+        prepare.main()
+
+    return run
+
+
 def measured() -> tuple[Any, Any]:
     """The tuned model and its tokenizer, as the next stages load them."""
     return load_subject(load_params().model, TUNED, tuned=True)
@@ -352,11 +364,9 @@ def test_whole_weights_that_are_no_tuning_of_the_base_are_refused_by_name(take, 
 
 @pytest.mark.filterwarnings("ignore:Model (has|with)")
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in TWICE])
-def test_what_was_tuned_elsewhere_is_handed_on_as_it_was_measured(take, way, workspace, monkeypatch):
+def test_what_was_tuned_elsewhere_is_handed_on_as_it_was_measured(prepared, way, workspace):
     make(workspace / "tiny", workspace / "mine", **WAYS[way])
-    take(data__test_rows=4, data__hazard_rows=14)
-    monkeypatch.setattr(sys, "argv", ["prepare"])
-    prepare.main()
+    prepared()
     wanted = logits(measured()[0])
     params = load_params()
     assert "logits are those of the measured model" in export.copy(params, Path("adapter"))
@@ -366,25 +376,19 @@ def test_what_was_tuned_elsewhere_is_handed_on_as_it_was_measured(take, way, wor
 
 @pytest.mark.filterwarnings("ignore:Model (has|with)")
 @pytest.mark.parametrize("way", TWICE)
-def test_what_changes_a_weight_that_is_there_twice_is_not_merged(take, way, workspace, monkeypatch):
+def test_what_changes_a_weight_that_is_there_twice_is_not_merged(prepared, way, workspace):
     make(workspace / "tiny", workspace / "mine", **WAYS[way])
-    take(data__test_rows=4, data__hazard_rows=14)
-    monkeypatch.setattr(sys, "argv", ["prepare"])
-    prepare.main()
+    prepared()
     with pytest.raises(BadInput, match=r"its adapter is on (embed_tokens|lm_head), whose weight the model has in its"):
         export.merge(load_params(), Path("merged"))
 
 
-def test_whole_weights_without_a_tokenizer_are_handed_on_with_the_one_that_they_were_measured_with(
-    take, workspace, monkeypatch
-):
+def test_whole_weights_without_a_tokenizer_are_handed_on_with_the_one_that_they_were_measured_with(prepared, workspace):
     model = plain(workspace / "tiny")
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.mul_(1.3)
     model.save_pretrained(workspace / "mine")
-    take(data__test_rows=4, data__hazard_rows=14)
-    monkeypatch.setattr(sys, "argv", ["prepare"])
-    prepare.main()
+    prepared()
     export.copy(load_params(), Path("whole"))
     torch.testing.assert_close(logits(plain(Path("whole"))), logits(model))
     chat = [{"role": "user", "content": "How many days?"}]
@@ -412,14 +416,12 @@ def test_a_strength_is_refused_of_whole_weights(take, workspace):
 
 @pytest.mark.filterwarnings("ignore:Model (has|with)")
 @pytest.mark.parametrize("way", ["the embedding, too", "ranks of their own", "Unsloth, a pattern"])
-def test_at_no_strength_it_is_the_untuned_model_and_at_half_it_is_handed_on_so(take, workspace, way, monkeypatch):
+def test_at_no_strength_it_is_the_untuned_model_and_at_half_it_is_handed_on_so(prepared, workspace, way):
     make(workspace / "tiny", workspace / "mine", **WAYS[way])
-    take(lora__strength=0.5, data__test_rows=4, data__hazard_rows=14)
+    prepared(lora__strength=0.5)
     model = load_params().model
     off = logits(load_subject(model, TUNED, True, 0.0)[0])
     torch.testing.assert_close(off, logits(plain(workspace / "tiny")), rtol=1e-3, atol=1e-4)
-    monkeypatch.setattr(sys, "argv", ["prepare"])
-    prepare.main()
     assert "logits are those of the measured model" in export.copy(load_params(), Path("adapter"))
 
 

@@ -16,8 +16,8 @@ from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED
 from stages.lib.train.training import add_lora, save, train
 from stages.lib.train.untuned import perplexity, token_losses
-from tests.conftest import params_values
-from tests.train.test_packing import gradients, one_by_one, packed_loss, tuned
+from tests.conftest import params_values, with_adapter
+from tests.train.test_packing import gradients, one_by_one, packed_loss
 
 SOLVED = [Problem(id=f"r{n}", question=f"What is {n}?", answer=f"It is {n}.\n#### {n}", gold=f"{n}") for n in range(3)]
 # of these the model has learned another number
@@ -117,7 +117,7 @@ def test_replayed_rows_and_all_else_together_have_the_plain_formulas_loss_and_gr
     assert len(made.replayed) == made.found["replayed"] > 0
     assert 0 < made.found["masked_share"] < 1
     rows = [*made.rows, *made.replayed]
-    model = tuned(tiny_models["llama"])
+    model = with_adapter(tiny_models["llama"]).train()
     before = load_base(Source(str(tiny_models["llama"]), None), "none", "float32")
     count = material.counted(rows)
     plain = 0.0

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from stages.lib.base.params import parse_params
 from stages.lib.base.rows import Problem
 from stages.lib.model.attention import shared_prefix, use_attention
 from stages.lib.model.models import load_base
@@ -11,8 +10,7 @@ from stages.lib.model.sources import Source, load_tokenizer
 from stages.lib.train import encoding, packing
 from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED, NAME, loss_in_pieces, pack, rows_per_pack
-from stages.lib.train.training import add_lora
-from tests.conftest import ARCHITECTURES, params_values
+from tests.conftest import ARCHITECTURES, with_adapter
 
 PROBLEMS = [
     Problem(
@@ -21,17 +19,6 @@ PROBLEMS = [
     for n in range(2, 13)
 ]
 SHOTS, ROWS = PROBLEMS[:3], PROBLEMS[3:]
-
-
-def tuned(folder, **changes):
-    """A float32 model with an adapter that does something, as after some training; no dropout."""
-    lora = parse_params(params_values(), "params.yaml").lora.model_copy(update=changes)
-    model = add_lora(load_base(Source(str(folder), None), "none", "float32"), lora, 5, "./tiny", None)
-    torch.manual_seed(3)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-    return model.train()
 
 
 def gradients(model, loss):
@@ -54,7 +41,11 @@ def one_by_one(model, rows):
 def packed_loss(model, rows, prefix=None, kl=0.0):
     """The loss of an optimizer step, all rows in one pack behind what they share, its output layer in pieces."""
     shared = rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])]
-    batch = pack(rows, shared if prefix is None else prefix)
+    return loss_of(model, pack(rows, shared if prefix is None else prefix), kl)
+
+
+def loss_of(model, batch, kl=0.0):
+    """The loss of one pack, its output layer in pieces."""
     with use_attention(model, NAME), loss_in_pieces(model, bf16=False, kl=kl) as in_pieces:
         labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
         return in_pieces(model(**batch), labels, counted)
@@ -71,28 +62,24 @@ def test_loss_and_gradients_are_those_of_the_rows_one_by_one(
     encoded = [encode(tokenizer, row, SHOTS[:shots], loss) for row in ROWS]
     prefix = shared_prefix([row["input_ids"] for row in encoded])
     assert prefix > (60 if shots else 2)
-    model = tuned(tiny_models[architecture])
+    model = with_adapter(tiny_models[architecture]).train()
     wanted_loss = one_by_one(model, encoded[:rows])
     wanted = gradients(model, wanted_loss)
     batch = pack(encoded[:rows], encoded[0]["input_ids"][:prefix])
     assert batch["input_ids"].shape[1] == prefix + sum(len(row["input_ids"]) - prefix for row in encoded[:rows])
     monkeypatch.setattr("stages.lib.train.packing.PIECE", piece)
-    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
-        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
-        got_loss = in_pieces(model(**batch), labels, counted)
-        got = gradients(model, got_loss)
+    got_loss = loss_of(model, batch)
+    got = gradients(model, got_loss)
     assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
 
 def test_rows_without_a_common_beginning_are_packed_too(tiny_models):
     rows = [{"input_ids": [n, 7, 8 + n, 9], "labels": [IGNORED, 7, 8 + n, 9]} for n in range(20, 24)]
-    model = tuned(tiny_models["llama"])
+    model = with_adapter(tiny_models["llama"]).train()
     wanted = gradients(model, one_by_one(model, rows))
     batch = pack(rows, [])
-    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
-        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
-        got = gradients(model, in_pieces(model(**batch), labels, counted))
+    got = gradients(model, loss_of(model, batch))
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
 
@@ -110,13 +97,11 @@ def test_rows_that_begin_with_part_of_the_prefix_only(tiny_models, architecture,
     batch = pack([*rows[::2], *rows[1::2]], prefix)
     longest = 0 if chosen.start == 3 else len(prefix)
     assert batch["input_ids"].shape[1] <= longest + sum(len(row["input_ids"]) for row in rows)
-    model = tuned(tiny_models[architecture])
+    model = with_adapter(tiny_models[architecture]).train()
     wanted_loss = one_by_one(model, rows)
     wanted = gradients(model, wanted_loss)
-    with use_attention(model, NAME), loss_in_pieces(model, bf16=False) as in_pieces:
-        labels, counted = batch.pop("labels"), batch["shift_labels"].ne(IGNORED).sum()
-        got_loss = in_pieces(model(**batch), labels, counted)
-        got = gradients(model, got_loss)
+    got_loss = loss_of(model, batch)
+    got = gradients(model, got_loss)
     assert got_loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-5
 
@@ -132,7 +117,9 @@ def test_the_divergence_from_the_untuned_model_is_the_plain_formula(
     monkeypatch.setattr("stages.lib.train.training.tied", lambda model: set())
     tokenizer = load_tokenizer(Source(str(tiny_models[architecture]), None))
     rows = [encode(tokenizer, row, SHOTS[:shots], loss) for row in ROWS[:5]]
-    model = tuned(tiny_models[architecture], **({"target_modules": ["q_proj", "lm_head"]} if head else {}))
+    model = with_adapter(
+        tiny_models[architecture], **({"target_modules": ["q_proj", "lm_head"]} if head else {})
+    ).train()
     untuned = load_base(Source(str(tiny_models[architecture]), None), "none", "float32")
     count, plain = sum(label != IGNORED for row in rows for label in row["labels"][1:]), 0.0
     for row in rows:
@@ -165,7 +152,7 @@ def one_thread():
 def test_without_a_divergence_loss_and_gradients_are_bit_for_bit_those_of_cross_entropy_alone(tiny_models, one_thread):
     tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
     rows = [encode(tokenizer, row, SHOTS, "text") for row in ROWS]
-    model = tuned(tiny_models["qwen2"])
+    model = with_adapter(tiny_models["qwen2"]).train()
     got_loss = packed_loss(model, rows)
     got = gradients(model, got_loss)
     batch = pack(rows, rows[0]["input_ids"][: shared_prefix([row["input_ids"] for row in rows])])
@@ -192,7 +179,7 @@ def test_without_a_divergence_loss_and_gradients_are_bit_for_bit_those_of_cross_
 def test_the_output_layer_never_sees_more_than_a_piece(tiny_models, monkeypatch):
     tokenizer = load_tokenizer(Source(str(tiny_models["qwen2"]), None))
     batch = pack([encode(tokenizer, row, [], "text") for row in ROWS], [])
-    model = tuned(tiny_models["qwen2"])
+    model = with_adapter(tiny_models["qwen2"]).train()
     head, seen = model.get_output_embeddings(), []
     whole = head.forward
     monkeypatch.setattr(head, "forward", lambda states: seen.append(len(states)) or whole(states))

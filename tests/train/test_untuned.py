@@ -15,7 +15,7 @@ from stages.lib.train.encoding import encode
 from stages.lib.train.packing import IGNORED
 from stages.lib.train.training import add_lora, train
 from stages.lib.train.untuned import mask, perplexity, token_losses
-from tests.conftest import ARCHITECTURES, params_values
+from tests.conftest import ARCHITECTURES, params_values, with_adapter
 
 PROBLEMS = [
     Problem(
@@ -112,11 +112,11 @@ def test_a_threshold_that_masks_nothing_changes_no_bit_and_one_that_masks_does(t
 @pytest.mark.parametrize("shots", [3, 0])
 def test_loss_and_gradients_of_masked_rows_are_the_plain_formulas(tiny_models, tmp_path, shots):
     """Packed with what is masked in the shared prefix, too, against each row alone with its losses masked by hand."""
-    from tests.train.test_packing import gradients, packed_loss, tuned
+    from tests.train.test_packing import gradients, packed_loss
 
     rows, model, plain = rows_and_model(tiny_models["llama"], shots, loss="text")
     masked, _ = material.without_surprises(material.Engine(model, None, 4, tmp_path), rows, 1e5)
-    trained, total, count = tuned(tiny_models["llama"]), 0.0, 0
+    trained, total, count = with_adapter(tiny_models["llama"]).train(), 0.0, 0
     for row in rows:
         kept = torch.tensor(plainly(plain, row)).exp() <= 1e5
         ids = torch.tensor(row["input_ids"])

@@ -155,8 +155,8 @@ def changed_sources(before: Mapping[str, str], after: Mapping[str, str]) -> list
     of the two alone reads is named by a parameter, which differs."""
     kept = ("stages/", "models/base", "models/embedded", "data/embedded")
     paths = {path for path in {**before, **after} if path.startswith(kept) or not path.startswith(MADE)}
-    paths = {path for path in paths - SHOWN_ONLY if path.startswith("stages/") or {path} <= {*before} & {*after}}
-    return sorted(path for path in paths if before.get(path) != after.get(path))
+    differ = (path for path in paths - SHOWN_ONLY if before.get(path) != after.get(path))
+    return sorted(path for path in differ if path.startswith("stages/") or (path in before and path in after))
 
 
 MADE = ("data/", "metrics/", "models/", "report/")  # by the stages

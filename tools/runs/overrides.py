@@ -11,14 +11,20 @@ from stages.lib.base.errors import BadInput
 from stages.lib.report.published import Study
 
 
-def with_overrides(study: Study, settings: Sequence[str]) -> Study:
-    """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """The values of `name=value` settings by name. Raises BadInput if one is none."""
     laid = {}
     for setting in settings:
         name, found, value = setting.partition("=")
         if not found:
             raise BadInput(f"-S {setting}: expected a parameter and its value, such as data.train_rows=512")
         laid[name] = YAML(typ="safe").load(value)
+    return laid
+
+
+def with_overrides(study: Study, settings: Sequence[str]) -> Study:
+    """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
+    laid = parse_settings(settings)
     return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
 
 

@@ -10,6 +10,8 @@ from stages.lib.base.sections import Model
 from stages.lib.base.texts import templates
 from stages.lib.base.yaml_files import dump_yaml
 
+ELSEWHERE = "elsewhere.json"  # beside the card of a model that was tuned elsewhere: what was found of it
+
 
 def model_card(
     kind: str,

@@ -64,9 +64,9 @@ def greedy(
     With `end_repetition`, a text that repeats itself (repetition.py) is ended there. `label` stands before progress and
     errors. Raises BadInput if the model computes no number (nan) for a next token.
     """
-    numbers = sorted(number_tokens(engine.tokenizer)) if end_repetition else None
-    work = partial(written, sorted(end_tokens(engine.model, engine.tokenizer)), numbers, None)
-    return _texts(engine, _each(engine, prompts, work, max_new_tokens, label), max_new_tokens)
+    ends = sorted(end_tokens(engine.model, engine.tokenizer))
+    work = partial(written, ends, sorted(number_tokens(engine.tokenizer)) if end_repetition else None, None)
+    return _texts(engine.tokenizer, _each(engine, prompts, work, max_new_tokens, label), ends, max_new_tokens)
 
 
 def drawn(
@@ -77,12 +77,12 @@ def drawn(
     The draws of a text are those of its seed, whatever is drawn beside it; the same prompt may stand there often, each
     time with a seed of its own.
     """
-    work = partial(written, sorted(end_tokens(engine.model, engine.tokenizer)), None, temperature)
-    return _texts(engine, _each(engine, prompts, work, max_new_tokens, label, seeds), max_new_tokens)
+    ends = sorted(end_tokens(engine.model, engine.tokenizer))
+    work = partial(written, ends, None, temperature)
+    return _texts(engine.tokenizer, _each(engine, prompts, work, max_new_tokens, label, seeds), ends, max_new_tokens)
 
 
-def _texts(engine: Engine, tokens: Sequence[list[int]], max_new_tokens: int) -> list[Generation]:
-    tokenizer, ends = engine.tokenizer, end_tokens(engine.model, engine.tokenizer)
+def _texts(tokenizer: Any, tokens: Sequence[list[int]], ends: Sequence[int], max_new_tokens: int) -> list[Generation]:
     out = []
     for new in tokens:
         stopped = new[-1] in ends

@@ -15,11 +15,11 @@ from typing import Any
 from stages.lib.base.errors import BadInput, short
 from stages.lib.base.model_files import FILES
 from stages.lib.base.sections import Model
+from stages.lib.model.embedded import SETTINGS, WEIGHTS
 from stages.lib.model.models import read_settings
 from stages.lib.model.sources import Source, first_line
 from stages.lib.model.tensors import check_finite, read_shapes
 
-PART, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 # settings of an adapter under which it was tried here that it loads as peft loads it; any other must say nothing
 TRIED = {
     *(
@@ -46,8 +46,8 @@ def check_adapter(folder: Path, base: Source, model: Model) -> tuple[dict[str, A
     on the base model: `base` is where that is, `model` how params name it."""
     settings = read_settings(folder)
     named = _check_settings(settings, model)
-    shapes = read_shapes(folder / PART)
-    check_finite(folder / PART)
+    shapes = read_shapes(folder / WEIGHTS)
+    check_finite(folder / WEIGHTS)
     _check_fit(folder, base, shapes)
     return settings, [_described(settings, shapes), named]
 
@@ -132,7 +132,7 @@ def _check_fit(folder: Path, base: Source, tensors: Mapping[str, Sequence[int]])
     for name, shape in tensors.items():
         if name.endswith(("embed_tokens.weight", "lm_head.weight")) and shape[0] != rows:
             raise BadInput(
-                f"{PART}: {name} has {shape[0]} tokens, but the base model {rows}: a resized vocabulary; {CUT}"
+                f"{WEIGHTS}: {name} has {shape[0]} tokens, but the base model {rows}: a resized vocabulary; {CUT}"
             )
     try:
         with warnings.catch_warnings():
@@ -143,13 +143,13 @@ def _check_fit(folder: Path, base: Source, tensors: Mapping[str, Sequence[int]])
             model = PeftModel(empty, settings)
             loaded = model.load_adapter(str(folder), "default", torch_device="cpu")
     except KeyError as error:  # a whole module that it says it has
-        raise BadInput(f"{PART}: it lacks {error}") from None
+        raise BadInput(f"{WEIGHTS}: it lacks {error}") from None
     except Exception as error:  # whatever a foreign adapter makes the library raise
         raise BadInput(f"{folder}: the adapter does not fit the base model: {first_line(error)}") from None
     if loaded.missing_keys:
-        raise BadInput(f"{PART}: it lacks {', '.join(sorted(loaded.missing_keys)[:3])}")
+        raise BadInput(f"{WEIGHTS}: it lacks {', '.join(sorted(loaded.missing_keys)[:3])}")
     if loaded.unexpected_keys:
         raise BadInput(
-            f"{PART}: {sorted(loaded.unexpected_keys)[0]} has no place in the base model "
+            f"{WEIGHTS}: {sorted(loaded.unexpected_keys)[0]} has no place in the base model "
             f"({len(loaded.unexpected_keys)} such of {len(tensors)}); was the adapter made for another model?"
         )

@@ -15,8 +15,9 @@ from stages.lib.base.files import read_text
 from stages.lib.base.model_names import is_folder
 from stages.lib.base.sections import Model
 from stages.lib.fetch.hub import tuned_folder
-from stages.lib.model.adapters import CUT, PART, SETTINGS, check_adapter
-from stages.lib.model.sources import Source, check_present, find, load_tokenizer
+from stages.lib.model.adapters import CUT, check_adapter
+from stages.lib.model.embedded import SETTINGS, WEIGHTS
+from stages.lib.model.sources import Source, check_folder, find, load_tokenizer
 from stages.lib.model.tensors import check_finite, read_shapes
 from stages.lib.model.tokens import check_same
 
@@ -48,7 +49,7 @@ def check_elsewhere(name: str, revision: str | None, base: Source, model: Model)
         elif list(folder.glob("model*.safetensors")):
             raise BadInput("an adapter and whole weights; leave one of the two there")
         else:
-            files = [folder / PART]
+            files = [folder / WEIGHTS]
             settings, found = check_adapter(folder, base, model)
         return Elsewhere("adapter" if settings else "whole", files, settings, [*found, _tokenizer_found(folder, base)])
     except BadInput as error:
@@ -57,7 +58,7 @@ def check_elsewhere(name: str, revision: str | None, base: Source, model: Model)
 
 def _check_whole(folder: Path, base: Source) -> tuple[list[Path], list[str]]:
     """The files of the whole weights in a folder, and what they are in sentences."""
-    check_present(str(folder) if folder.is_absolute() else f"./{folder}")
+    check_folder(folder)
     config, other = (_config(Path(where)) for where in (folder, base.path))
     if config.get("quantization_config"):
         raise BadInput(

@@ -13,7 +13,8 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.lib.base.errors import BadInput
-from stages.lib.model.adapters import PART, modules_of
+from stages.lib.model.adapters import modules_of
+from stages.lib.model.embedded import WEIGHTS
 from stages.lib.model.models import set_strength
 from stages.lib.model.tensors import read_shapes
 
@@ -60,7 +61,7 @@ def check_mergeable(folder: Path, adapter: Path) -> None:
     """Refuse, before weights are loaded, an adapter on a weight that the model in a folder uses twice (BadInput)."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    if twice := sorted(tied(model) & modules_of(read_shapes(adapter / PART))):
+    if twice := sorted(tied(model) & modules_of(read_shapes(adapter / WEIGHTS))):
         raise BadInput(
             f"{adapter}: its adapter is on {twice[0]}, whose weight the model has in its embedding as well, so that "
             "merged into one it would change both, which was not measured; hand on the adapter itself (without "

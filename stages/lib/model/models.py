@@ -12,7 +12,7 @@ from stages.lib.base.files import SUMS, cache_folder, damage, read_text
 from stages.lib.base.sections import Model
 from stages.lib.model.device import computed_in, device, free_memory, quiet, reuse_freed_memory
 from stages.lib.model.embedded import kept
-from stages.lib.model.sources import Source, check_present, find, first_line, load_chat_tokenizer
+from stages.lib.model.sources import Source, check_folder, find, first_line, load_chat_tokenizer
 
 
 def load_base(source: Source, quantization: str, dtype: str) -> Any:
@@ -49,10 +49,22 @@ def _pack(source: Source, dtype: str, part: Path) -> None:
     check_same(packed.state_dict(), _load(Source(str(part), None), "as it is", dtype).state_dict(), part)
 
 
+def nf4(dtype: Any) -> Any:
+    """How transformers is told of 4-bit NF4 weights with double quantization, computed with in a dtype of torch's."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
 def _load(source: Source, quantization: str, dtype: str) -> Any:
     """The model as its files have it, in 4 bits if `quantization` is nf4. Raises BadInput if it cannot be loaded."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     options: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
@@ -61,12 +73,7 @@ def _load(source: Source, quantization: str, dtype: str) -> Any:
         "device_map": {"": device()},
     }
     if quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, dtype),
-        )
+        options["quantization_config"] = nf4(options["dtype"])
     try:
         if (Path(source.path) / "generation_config.json").is_file():  # else passed over without a word if broken
             GenerationConfig.from_pretrained(source.path)
@@ -100,7 +107,7 @@ def load_subject(model: Model, folder: Path, tuned: bool, strength: float = 1.0)
         _check_adapter(folder, model)
         adapter = folder
     elif (folder / "config.json").is_file():
-        check_present(f"./{folder}" if not folder.is_absolute() else str(folder))
+        check_folder(folder)
         source = Source(str(folder), None)
     elif tuned:
         raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")

@@ -29,14 +29,19 @@ class Source:
 def check_present(name: str) -> None:
     """Refuse, without loading anything, a folder that holds no model or an embedded model without its adapter."""
     if is_folder(name):
-        folder = Path(name)
-        if not (folder / "config.json").is_file():
-            raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
-        if not list(folder.glob("*.safetensors")):
-            raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
-        _check_own_weights(folder)
+        check_folder(name)
     elif name.startswith("embedded/"):
         check_adapter(name)
+
+
+def check_folder(name: str | Path) -> None:
+    """Refuse a folder, named so in the message, that holds no model of its own (BadInput)."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{name}: no config.json there; expected a folder with a transformers model")
+    if not list(folder.glob("*.safetensors")):
+        raise BadInput(f"{name}: no *.safetensors there; other weight formats (pickles) are not loaded")
+    _check_own_weights(folder)
 
 
 def own_files(name: str) -> list[Path]:
