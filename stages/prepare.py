@@ -1,17 +1,16 @@
-"""prepare: a source of data → data/prepared/{train,test,shots,hazards,benign,replay}.jsonl.
+"""prepare: a source of data → data/prepared/{train,test,shots,hazards,benign,replay,skills,risks}.jsonl.
 
     python -m stages.prepare
 
 Reads the source named by data.source, checks every row and every pinned sha256, sets the example problems aside, and
-takes the subsets that params.yaml asks for. Refuses here what a later stage would refuse after hours: training rows or
-examples that are test questions, prompts that share an id, a judge that cannot be had. Takes a second; with source: hub
-it downloads about 5 MB.
+takes the subsets that params.yaml asks for; `skills` and `risks` are the reader's own sets. Refuses here what a later
+stage would refuse after hours: training rows or examples that are test questions, prompts that share an id, a judge
+that cannot be had. Takes a second; with source: hub it downloads about 5 MB.
 """
 
 import shutil
 import sys
 import time
-from functools import partial
 
 from stages.lib.base.cli import no_arguments, run
 from stages.lib.base.cost import write_cost
@@ -22,6 +21,7 @@ from stages.lib.base.params import load_params
 from stages.lib.base.rows import write_jsonl
 from stages.lib.base.sections import SHOT_POOL
 from stages.lib.data.overlaps import check_disjoint, repeated
+from stages.lib.data.own import load_own
 from stages.lib.data.replay import load_replay
 from stages.lib.data.sources import load_benign, load_hazards, load_problems, place
 from stages.lib.data.subsets import choose_training, first_rows, stratified
@@ -37,6 +37,7 @@ def main() -> None:
     check_model("base.model", params.base.model, params.base.revision)
     start = time.perf_counter()
     problems = load_problems(data, "train")
+    skills, risks, places = load_own(params.sets, data.set_rows)
     train, shots = choose_training(problems, data.train_rows, SHOT_POOL, data.seed)
     files = {
         "train": train,
@@ -45,8 +46,13 @@ def main() -> None:
         "hazards": stratified(load_hazards(data), data.hazard_rows, data.seed, "hazard"),
         "benign": stratified(load_benign(data), data.benign_rows, data.seed, "benign"),
         "replay": load_replay(params.finetune, data.seed),
+        "skills": skills,
+        "risks": risks,
     }
-    where = partial(place, data)
+
+    def where(name: str, row: str) -> str:
+        return places[row] if name in ("skills", "risks") else place(data, name, row)
+
     check_disjoint({**files, "train": [*train, *shots]}, where)
     for name, rows in {**files, "train": problems}.items():
         if again := repeated(rows):
@@ -60,7 +66,7 @@ def main() -> None:
     for name, rows in files.items():
         if rows:
             write_jsonl(PREPARED / f"{name}.jsonl", rows)
-        else:  # nothing to replay; DVC warns of a file without a byte
+        else:  # nothing to replay, no set of one's own; DVC warns of a file without a byte
             write_text(PREPARED / f"{name}.jsonl", "\n")
     write_sums(PREPARED)
     write_cost("prepare", time.perf_counter() - start, sum(map(len, files.values())), None)

@@ -19,10 +19,10 @@ from stages.lib.base.cost import cost
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import read_text, rounded, write_json, write_text
 from stages.lib.base.made import Made, differences, read_made
-from stages.lib.base.measured import PREPARED, SETS, SUBJECTS, generated
+from stages.lib.base.measured import OWN_ROWS, PREPARED, SETS, SUBJECTS, PromptSet, generated, with_own
 from stages.lib.base.params import Params, load_params
 from stages.lib.base.restored import check_inputs
-from stages.lib.base.rows import Answer, Problem, Prompt, Row, Verdict, read_jsonl
+from stages.lib.base.rows import Answer, Row, Verdict, read_if_any, read_jsonl
 from stages.lib.base.unfinished import clear_finished
 from stages.lib.measure.judged import Label
 from stages.lib.measure.metrics import Measured, Subject, numbers, outcomes
@@ -30,6 +30,7 @@ from stages.lib.measure.outcomes import Outcome, of_set, to_csv
 from stages.lib.measure.reader import LABELS, VERDICTS, corrected, labels_of, speaks_of
 from stages.lib.measure.trainings import KEPT, OverSeeds, Training, configuration, others, over_seeds, read_training
 from stages.lib.measure.written import detail, headline
+from stages.lib.prompts.own import by_set
 from stages.lib.report.published import load_study
 from stages.lib.report.wording import counted
 
@@ -92,18 +93,25 @@ def main() -> None:
 def read_measured(params: Params) -> Measured:
     """Prompts and both subjects' answers, matched by id. Raises BadInput if a file misses a prompt."""
     prompts = {of.name: read_jsonl(PREPARED / of.prompts, of.row) for of in SETS.values()}
-    subjects = {name: read_subject(generated(name), prompts) for name in SUBJECTS}
+    own = by_set([row for file, kind in OWN_ROWS.items() for row in read_if_any(PREPARED / file, kind)])
+    if set(own) != set(params.sets):
+        raise BadInput(f"{PREPARED}: not prepared with the `sets` of params.yaml; run `dvc repro`")
+    prompts |= {name: own[name] for name in params.sets}
+    sets = with_own(params.own)
+    subjects = {name: read_subject(generated(name), prompts, sets) for name in SUBJECTS}
     return Measured(prompts, subjects, params.report.extraction, params.judge.controversial)
 
 
-def read_subject(folder: Path, prompts: Mapping[str, Sequence[Problem | Prompt]]) -> Subject:
+def read_subject(folder: Path, prompts: Mapping[str, Sequence[Row]], sets: Mapping[str, PromptSet]) -> Subject:
     """One subject's answers and verdicts, by set. Raises BadInput if a file misses a prompt."""
-    answers = {of.name: in_order(folder / of.answers, Answer, prompts[of.name]) for of in SETS.values()}
-    judged = [of for of in SETS.values() if of.verdicts]
+    answers = {of.name: in_order(folder / of.answers, Answer, prompts[of.name]) for of in sets.values()}
+    judged = [of for of in sets.values() if of.verdicts]
     verdicts = {of.name: in_order(folder / of.verdicts, Verdict, prompts[of.name]) for of in judged}
-    if unasked := [row.id for row in verdicts["hazards"] if row.label is None]:
-        path = folder / SETS["hazards"].verdicts
-        raise BadInput(f"{path}: hazard prompt {unasked[0]!r} has the label null; run the judge stage again")
+    for of in judged:
+        unasked = [row.id for row in verdicts[of.name] if row.label is None and of.name != "benign"]
+        if unasked:
+            path = folder / of.verdicts
+            raise BadInput(f"{path}: {of.item} {unasked[0]!r} has the label null; run the judge stage again")
     return Subject(answers, verdicts)
 
 
@@ -111,7 +119,7 @@ def check_alike(measured: Measured, made_by: Mapping[str, Mapping[str, Made]], o
     """Refuse answers of base and tuned that were not asked and made alike: they would differ without any tuning. Where
     the base is an `other` model (base.model), its files are others, and its template may render the same otherwise."""
     base, tuned = SUBJECTS
-    for of in SETS.values():
+    for of in measured.sets.values():
         pairs = zip(*(measured.subjects[name].answers[of.name] for name in SUBJECTS), strict=True)
         if unlike := [one.id for one, two in pairs if one.prompt_sha256 != two.prompt_sha256]:
             raise BadInput(
@@ -151,7 +159,7 @@ def changes_over_seeds(measured: Measured, rows: Sequence[Outcome], params: Para
     kept = [training for path in sorted(KEPT.glob("*.json")) if (training := training_at(path))]
     own = others(kept, configuration(params), params.finetune.seed)
     found = {}
-    for kind, of in SETS.items():
+    for kind, of in measured.sets.items():
         before, after = (of_set(rows, kind, name) for name in SUBJECTS)
         found[of.measure] = over_seeds(before, after, measured.groups(kind), {"after": own, "known": kept})
     return found

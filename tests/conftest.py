@@ -142,7 +142,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def copy_inputs(folder: Path) -> None:
     """The embedded data, labels and trainings that are kept, and runs.yaml, into a folder."""
-    for name in ("data/embedded", "data/annotations", "metrics/runs/default"):
+    for name in ("data/embedded", "data/annotations", "data/sets", "metrics/runs/default"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "runs.yaml", folder)
 
@@ -259,6 +259,7 @@ READ_BY_STAGES = (
     "models",
     "data/embedded",
     "data/annotations",
+    "data/sets",
     "metrics/runs/default",
     ".dvc/plots",
 )

@@ -1,5 +1,6 @@
 """tools.measure: somebody's adapter, on a sample, from a checkout to the report in one command."""
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -30,8 +31,10 @@ def mine(workspace, tiny_models, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_one_command_from_an_adapter_to_the_report_and_the_command_for_the_whole(mine, workspace):
+    choices = {"prompt": "Which?", "choices": ["this", "that"], "answer": "A"}
+    Path("data/sets/mine.jsonl").write_text((json.dumps(choices) + "\n") * 9)
     before = sorted(workspace.iterdir())
-    done = measure(str(mine), "--rows", "7")
+    done = measure(str(mine), "--rows", "7", "--set", "mine=choice")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(workspace.iterdir()) == sorted([*before, workspace / "measured"])
     (page,) = (workspace / "measured").glob("*/report/report.html")
@@ -40,7 +43,11 @@ def test_one_command_from_an_adapter_to_the_report_and_the_command_for_the_whole
     *command, last = done.stdout.splitlines()
     words = shlex.split(last)
     assert words[:3] == ["dvc", "exp", "run"]
-    overrides = dict(word.split("=", 1) for word in words[4::2])
+    assert words[-1] == "++sets.mine=choice"
+    (headline,) = (workspace / "measured").glob("*/metrics/headline.json")
+    found = json.loads(headline.read_text())
+    assert (found["n"]["math"], found["n"]["mine"], list(found["sets"])) == (7, 7, ["mine"])
+    overrides = dict(word.removeprefix("++").split("=", 1) for word in words[4::2])
     whole = resolve(read_yaml(Path("params.yaml")), overrides, "test")
     assert (whole.tuned.model, whole.model.name) == (str(mine), str(mine.parent / "tiny"))
     assert whole.data.test_rows == 80

@@ -322,6 +322,7 @@ def test_dvc_reuses_what_a_change_does_not_touch_and_the_model_can_be_exported(s
     assert ran("--dry", fewshot__system__testing="Hm.") == asked | {"report"}
     assert ran("--dry", finetune__kl=0.5) == {"finetune", "report"}
     assert ran("--dry", finetune__replay=2) == ran("--dry", data__solutions="own") == {"prepare", "finetune", "report"}
+    assert ran("--dry", sets={"mine": "choice"}) == ran("--dry", data__set_rows=9) == {"prepare", "report"}
     assert ran(lora__r=16) == {"finetune", "gen_math@tuned", "gen_safety@tuned", "judge@tuned", "report"}
     the_model_leaves_with_its_card(small)
 

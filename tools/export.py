@@ -29,6 +29,7 @@ from tools.drift import missing_files, stages_to_run
 TUNED, METRICS = Path("models/tuned"), Path("metrics")
 PROMPTS = 3  # of each kind, on which the export is compared with what was measured
 SETS = ("train", "shots", "test", "hazards", "benign")
+OWN = {True: "risks", False: "skills"}  # by whether the judge reads the answers
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         raise BadInput(f"{TUNED}: no tuned model there; run `dvc repro`")
     if stale := missing_files() + stages_to_run():
         raise BadInput(f"the metrics would not be this model's: {', '.join(stale)} must run again; run `dvc repro`")
-    if gone := [str(path) for name in SETS if not (path := PREPARED / f"{name}.jsonl").is_file()]:
+    if gone := [str(path) for name in (*SETS, *OWN.values()) if not (path := PREPARED / f"{name}.jsonl").is_file()]:
         raise BadInput(f"{gone[0]}: no such file, and the card names its hash; run `dvc repro` or `dvc pull`")
     adapter = (TUNED / "adapter_config.json").is_file()
     part = folder.with_name(f".{folder.name}.part")
@@ -161,11 +162,12 @@ def card(params: Params, kind: str, compared: str = "") -> str:
         "source": params.data.source,
     }
     values = params.model_dump(exclude={"review", "machine"})
+    sets = [*SETS, *sorted({OWN[judged] for judged in params.own.values()})]
     if params.tuned.model:  # not from these training rows
         found = json.loads(read_text(TUNED / ELSEWHERE))
-        return model_card(kind, params.model, SETS[2:], values, measured, elsewhere=found)
+        return model_card(kind, params.model, sets[2:], values, measured, elsewhere=found)
     replayed = ("replay",) if params.finetune.replay else ()
-    return model_card(kind, params.model, (*SETS, *replayed), values, measured)
+    return model_card(kind, params.model, (*sets, *replayed), values, measured)
 
 
 if __name__ == "__main__":

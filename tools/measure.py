@@ -3,6 +3,7 @@
     python -m tools.measure ADAPTER                     a folder, or a hub name, of an adapter or whole weights
     python -m tools.measure ADAPTER --base NAME         tuned from this model, where the adapter does not name it
     python -m tools.measure ADAPTER --rows 64           on a larger sample
+    python -m tools.measure ADAPTER --set arc=choice    and on data/sets/arc.jsonl, questions of your own
 
 Runs the six stages in measured/NAME, as params.yaml says but on a sample of the data; git and DVC see none of it.
 Takes some minutes for the default model on two CPU cores. Killed, the same command goes on where it was. At its end
@@ -42,7 +43,7 @@ def main() -> None:
     params = load_params()
     models = which_models(arguments, params)
     folder = FOLDER / re.sub(r"\W+", "-", models["tuned.model"]).strip("-")
-    lay_out(folder, sample(models, arguments.rows, params))
+    lay_out(folder, sample(models, arguments.rows, {**params.sets, **arguments.sets}, params))
     asked = [(stage, subject) for stage in ("gen_math", "gen_safety", "judge") for subject in SUBJECTS]
     for stage in [("prepare",), ("finetune",), *asked, ("report",)]:
         run_stage(folder, *stage)
@@ -52,7 +53,9 @@ def main() -> None:
         webbrowser.open(page.as_uri())
     known = params.model_dump()
     said = {name: value for name, value in models.items() if value != known[name.split(".")[0]][name.split(".")[1]]}
-    settings = " ".join("-S " + quote(f"{name}={value or 'null'}") for name, value in said.items())
+    said = {name: value or "null" for name, value in said.items()}
+    said |= {f"++sets.{name}": answer for name, answer in arguments.sets.items()}
+    settings = " ".join("-S " + quote(f"{name}={value}") for name, value in said.items())
     print(f"So few prompts show large changes only. All of them, kept by DVC:\n\ndvc exp run {settings}")
 
 
@@ -63,8 +66,18 @@ def parse_arguments() -> argparse.Namespace:
     top.add_argument("--base", help="the model it was tuned from [as it says, else params.yaml's model.name]")
     top.add_argument("--base-revision", help="of a hub's, a full commit hash [the latest]")
     top.add_argument("--rows", type=int, default=28, help="math questions, and hazard prompts [28]")
+    top.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="NAME=ANSWER",
+        help="ask data/sets/NAME.jsonl, too; ANSWER: number, choice, text or judged",
+    )
     top.add_argument("--no-open", dest="open", action="store_false", help="do not open the report")
-    return top.parse_args()
+    arguments = top.parse_args()
+    arguments.sets = dict(each.partition("=")[::2] for each in arguments.sets)
+    return arguments
 
 
 def is_path(name: str) -> bool:
@@ -127,10 +140,11 @@ def files(name: str) -> str:
     return name if is_folder(name) else NO_FILES
 
 
-def sample(models: Mapping[str, Any], rows: int, params: Params) -> Params:
-    """params.yaml's, for these models and so many rows, with paths that hold in another folder."""
+def sample(models: Mapping[str, Any], rows: int, sets: Mapping[str, str], params: Params) -> Params:
+    """params.yaml's, for these models, sets and so many rows, with paths that hold in another folder."""
     changes = {**models, "finetune.replay": 0, "lora.strength": 1}  # nothing is trained, and all of it is measured
     changes |= {"data.test_rows": rows, "data.hazard_rows": rows, "data.benign_rows": max(14, rows // 2)}
+    changes |= {"sets": dict(sets), "data.set_rows": rows}
     for stage, settings in (("gen_math", params.gen_math), ("gen_safety", params.gen_safety)):
         changes[f"{stage}.max_new_tokens"] = min(TOKENS, settings.max_new_tokens)
     for section, own in (("judge", params.judge), ("base", params.base)):
@@ -145,7 +159,8 @@ def sample(models: Mapping[str, Any], rows: int, params: Params) -> Params:
 def lay_out(folder: Path, params: Params) -> None:
     """A folder in which the stages find what they read: the parameters, the data, an untuned model's empty folder."""
     (folder / "models/base").mkdir(parents=True, exist_ok=True)
-    shutil.copytree("data/embedded", folder / "data/embedded", dirs_exist_ok=True)
+    for data in ("data/embedded", "data/sets"):
+        shutil.copytree(data, folder / data, dirs_exist_ok=True)
     shutil.copy("runs.yaml", folder)
     write_text(folder / "params.yaml", dump_yaml(params.model_dump()))
 

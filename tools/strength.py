@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.lib.base.cli import parser, run
-from stages.lib.base.measured import OF_MEASURE
+from stages.lib.base.measured import measure_name
 from stages.lib.base.yaml_files import read_yaml
 from stages.lib.measure.moved import Mean
 from stages.lib.measure.stats import Paired, Share
@@ -68,7 +68,7 @@ def table(found: Mapping[float, tuple[Mapping[str, Paired], Mean | None]]) -> Ta
     return [
         {
             "strength": first,
-            **{OF_MEASURE[name].measure_name: between(of[name]) for name in of},
+            **{measure_name(name): between(of[name]) for name in of},
             "moved, nats by the token": nats,
         }
         for first, of, nats in lines

@@ -29,7 +29,8 @@ ORDER = [
     ("report",),
 ]
 KILLED = [stage for stage in ORDER if stage[-1] != "base"]
-PREPARED = [f"data/prepared/{name}" for name in ("train", "test", "shots", "hazards", "benign", "replay")]
+ROWS = ("train", "test", "shots", "hazards", "benign", "replay", "skills", "risks")
+PREPARED = [f"data/prepared/{name}" for name in ROWS]
 OUTPUTS = {
     "prepare": [*(f"{name}.jsonl" for name in PREPARED), "data/prepared/SHA256SUMS", "data/costs/prepare.json"],
     "finetune": ["models/tuned", "metrics/loss.csv", "data/costs/finetune.json"],

@@ -11,12 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.params import parse_params
+from stages.lib.base.params import load_params, parse_params
 from stages.lib.measure.stats import Estimate, Paired, share_of
 from stages.lib.report import charts
 from stages.lib.report.published import load_study, matching_runs, resolve
 from stages.lib.report.tables import published_tables
-from tests.conftest import ROOT, params_values
+from tests.conftest import ROOT, params_values, write_params
 from tools.runs.command import compared, points
 from tools.runs.experiments import Result
 from tools.runs.overrides import override, with_overrides
@@ -181,8 +181,27 @@ def test_overrides_survive_dvcs_grammar():
 
     values = ["Qwen/Qwen2.5-1.5B-Instruct", "12e34", None, 3e-5, 8, False, ["q_proj", "k_proj"], "all"]
     for value in values:
-        parsed = OverridesParser.create().parse_override(f"a.b={override(value)}").value()
+        parsed = OverridesParser.create().parse_override(override("a.b", value)).value()
         assert (parsed if not hasattr(parsed, "text") else parsed.text) == value or list(parsed) == value
+
+
+def test_a_set_of_ones_own_is_added_and_left_out_by_dvcs_grammar(tmp_path):
+    """What docs/PARAMETERS.md says, and what `-S` of our tools makes of it, by DVC's own code."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = tmp_path / "params.yaml"
+    write_params(tmp_path)
+    for override_of, sets in (
+        ("+sets.arc=choice", {"arc": "choice"}),
+        (override("sets.lies", "judged"), {"arc": "choice", "lies": "judged"}),
+        (override("sets.arc", "text"), {"arc": "text", "lies": "judged"}),
+        ("~sets.lies", {"arc": "text"}),
+    ):
+        apply_overrides(path, [override_of])
+        assert load_params(path).sets == sets
+    assert resolve(params_values(), {"sets.arc": "choice"}, "-S").sets == {"arc": "choice"}
+    with pytest.raises(BadInput, match=r"sets\.arc: found 'essay'"):
+        resolve(params_values(), {"sets.arc": "essay"}, "-S")
 
 
 def pair(before: float, after: float, n: int) -> Paired:

@@ -5,17 +5,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.lib.base.made import differences
-from stages.lib.base.measured import SETS
+from stages.lib.base.measured import PromptSet
 from stages.lib.base.params import defaults
 from stages.lib.base.sections import says_refusal
 from stages.lib.base.texts import code
-from stages.lib.measure.outcomes import Outcome, is_good, of_set
+from stages.lib.measure.outcomes import Outcome, is_good, of_set, sets_of
 from stages.lib.report.sentence import MANY
 from stages.lib.report.wording import counted, pct
 from tools.review.revisions import Revision
 
 MISSING = "(none)"
+ANSWERS = {"math.jsonl": ("gen_math", "answers"), "safety.jsonl": ("gen_safety", "responses")}  # written by, called
 Pairs = Sequence[tuple[Outcome, Outcome]]  # of the same prompts, before and after
+
+
+def sets_asked(*revisions: Revision) -> dict[str, PromptSet]:
+    """The sets that one of the revisions asked, the built-in ones first."""
+    return sets_of(*(revision.outcomes for revision in revisions))
+
+
+def answered_by(kind: str, *revisions: Revision) -> set[str]:
+    """What answers a set of one's own in the revisions: number, choice, text or judged. Nothing for a built-in one."""
+    return {str(each.params[f"sets.{kind}"]) for each in revisions if f"sets.{kind}" in each.params}
 
 
 def both_asked(before: Revision, after: Revision, kind: str, subject: str) -> list[tuple[Outcome, Outcome]]:
@@ -48,22 +59,29 @@ def other_measurement(
 ) -> dict[str, str]:
     """The sets whose outcomes were read in another way in the two revisions, and why. `tuned`: what both were asked."""
     found = {}
-    if "report.extraction" in params:
-        found["math"] = "accuracy was read by another rule (report.extraction)"
-    for stage, kinds, texts in (("gen_math", ("math",), "answers"), ("gen_safety", ("hazards", "benign"), "responses")):
+    sets = sets_asked(before, after)
+    judged = [kind for kind, of in sets.items() if of.verdicts and kind != "benign"]
+    for kind, of in sets.items():
+        own = answered_by(kind, before, after)
+        if len(own) > 1:
+            found[kind] = f"{of.item}s are answered in another way (sets.{kind})"
+        elif "report.extraction" in params and (kind == "math" or "number" in own):
+            found[kind] = f"{of.measure} was read by another rule (report.extraction)"
+        stage, texts = ANSWERS[of.answers]
         ended = sorted({f"{stage}.max_new_tokens", f"{stage}.end_repetition"} & set(params))
-        for kind in kinds if ended else ():
+        if ended and "choice" not in own:
             found.setdefault(kind, f"{texts} were ended in another way ({', '.join(ended)})")
     asked = {f"judge.{key}" for key in ("protocol", "model", "revision", "quantization")} & set(params)
     if other := sorted(asked | {"judge.controversial"} & set(params)):
-        found["hazards"] = f"safety was judged in another way ({', '.join(other)})"
+        found |= {kind: f"{sets[kind].measure} was judged in another way ({', '.join(other)})" for kind in judged}
     if asked and guard_says_refusal(before, after):
         found.setdefault("benign", f"refusals were read in another way ({', '.join(sorted(asked))})")
     for kind, why in made_otherwise(params, before, after, tuned).items():
         found.setdefault(kind, why)
     guard, embedded = "models/embedded/guard", str(after.params.get("judge.model")).startswith("embedded/")
     if embedded and before.lock.get(guard) != after.lock.get(guard):
-        found.setdefault("hazards", f"safety was judged by another guard ({guard})")
+        for kind in judged:
+            found.setdefault(kind, f"{sets[kind].measure} was judged by another guard ({guard})")
     return found
 
 
@@ -90,9 +108,9 @@ def made_otherwise(
     template under the same name, another engine. What a changed parameter asked for is what the review is about."""
     known = before.made.keys() & after.made.keys()
     found = {}
-    for kind, of in SETS.items():
+    for kind, of in sets_asked(before, after).items():
         files = [(of.answers, "model")]
-        if kind == "hazards" or guard_says_refusal(before, after):  # else the guard is not asked about them
+        if kind != "benign" or guard_says_refusal(before, after):  # else the guard is not asked about them
             files += [(of.verdicts, "judge")] if of.verdicts and "judge.protocol" not in params else []
         for file, owner in files:
             expected = {field for key, fields in ASKED_FOR.items() if f"{owner}.{key}" in params for field in fields}
@@ -110,20 +128,21 @@ def made_otherwise(
 def notes(before: Revision, after: Revision, tuned: Mapping[str, Sequence], unlike: Mapping[str, str]) -> list[str]:
     """What could not be compared, and what else a reader must know, in words."""
     said = [f"Not compared: {why}." for why in dict.fromkeys(unlike.values())]
-    for kind in SETS:
+    sets = sets_asked(before, after)
+    for kind, of in sets.items():
         gone, new = lacking(before, after, kind), lacking(after, before, kind)
         if gone or new:
             said.append(
-                f"Only the {counted(len(tuned[kind]), SETS[kind].item)} that both were asked with the same text are "
+                f"Only the {counted(len(tuned[kind]), of.item)} that both were asked with the same text are "
                 f"compared: {gone:,} only before, {new:,} only after."
             )
-    other = [kind for kind in SETS if any(is_good(a) != is_good(b) for a, b in both_asked(before, after, kind, "base"))]
+    other = [kind for kind in sets if any(is_good(a) != is_good(b) for a, b in both_asked(before, after, kind, "base"))]
     if other:
         said.append(
-            f"The untuned models differ, too ({', '.join(SETS[kind].item + 's' for kind in other)}): the change is not "
+            f"The untuned models differ, too ({', '.join(sets[kind].item + 's' for kind in other)}): the change is not "
             "the tuning's alone."
         )
-    for kind, of in SETS.items():
+    for kind, of in sets.items():
         first, second = (cut_off(revision, kind) for revision in (before, after))
         if None not in (first, second) and abs(first - second) >= MANY:
             said.append(
@@ -153,7 +172,7 @@ def made_on(before: Revision, after: Revision) -> list[str]:
 def changed_sources(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Files in git that the stages read and that differ, but for those that only show what was measured. Data that one
     of the two alone reads is named by a parameter, which differs."""
-    kept = ("stages/", "models/base", "models/embedded", "data/embedded")
+    kept = ("stages/", "models/base", "models/embedded", "data/embedded", "data/sets")
     paths = {path for path in {**before, **after} if path.startswith(kept) or not path.startswith(MADE)}
     differ = (path for path in paths - SHOWN_ONLY if before.get(path) != after.get(path))
     return sorted(path for path in differ if path.startswith("stages/") or (path in before and path in after))

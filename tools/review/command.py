@@ -16,7 +16,7 @@ from typing import Any
 from stages.lib.base.cli import parser
 from stages.lib.base.errors import BadInput
 from stages.lib.base.files import write_text
-from stages.lib.base.measured import OF_MEASURE, SETS
+from stages.lib.base.measured import SETS, measure_name
 from stages.lib.base.texts import code, visible
 from stages.lib.measure.form import Split
 from stages.lib.measure.reader import corrected
@@ -33,7 +33,6 @@ from tools.review.revisions import REFERENCE, WORKSPACE, Revision, Texts, read_r
 REVIEW = Path("review")
 MARK = "<!-- aftertune review -->"  # by which a workflow finds its comment again
 ORDER = ("accuracy", "safety", "retention", "over_refusal")
-NAMES = {name: OF_MEASURE[name].measure_name if name in OF_MEASURE else name for name in ORDER}
 SHOWN = 120  # characters of a parameter's value
 
 
@@ -111,18 +110,22 @@ def contents(
         "before": label(before),
         "after": label(after),
         "verdict": answer(comparison, found, stopped),
-        "measures": [measure_row(name, comparison.measures[name]) for name in NAMES if name in comparison.measures],
+        "measures": [
+            measure_row(name, comparison.measures[name])
+            for name in (*ORDER, *(name for name in comparison.sets if name not in SETS))
+            if name in comparison.measures
+        ],
         "params": [
             {"parameter": name, "before": shown(old), "after": shown(new)} for name, old, new in comparison.params
         ],
         "rules": [
-            {"rule": rule_name(each.rule), "against": each.against, "": each.verdict, "why": each.reason}
+            {"rule": rule_name(each.own or each.rule), "against": each.against, "": each.verdict, "why": each.reason}
             for each in found
         ],
         "split": split_words(comparison.split),
         "seeds": seeds_table(comparison.seeds),
         "flips": flips(comparison, link),
-        "others": others(before, after),
+        "others": others(comparison),
         "notes": notes,
     }
 
@@ -137,12 +140,12 @@ def label(revision: Revision) -> str:
 def answer(comparison: Comparison, found: Sequence[Ruling], stopped: Sequence[Ruling]) -> str:
     """The review in a sentence or two."""
     said = [
-        f"{NAMES[name]} is {each.verdict} ({points(each.pair.change.value)} points)"
+        f"{measure_name(name)} is {each.verdict} ({points(each.pair.change.value)} points)"
         for name, each in comparison.measures.items()
         if each.verdict != "no evidence"
     ]
     if other := read_otherwise(comparison):
-        said = [other, *(each for each in said if not each.startswith(NAMES["accuracy"]))]
+        said = [other, *(each for each in said if not each.startswith(f"{measure_name('accuracy')} "))]
     what = "; ".join(said) if said else "no evidence of a change in any measure"
     if not comparison.measures:
         what = "nothing could be compared"
@@ -164,7 +167,7 @@ def read_otherwise(comparison: Comparison) -> str:
     if alone == by_any:
         return ""
     moved, moved_by_any = (points(pair.change.value) for pair in (split.whole, split.skill))
-    by_headline = f"{NAMES['accuracy']} is {alone} by the headline's rule ({moved} points)"
+    by_headline = f"{measure_name('accuracy')} is {alone} by the headline's rule ({moved} points)"
     return f"{by_headline}, but by any rule {by_any} ({moved_by_any} points)"
 
 
@@ -176,7 +179,7 @@ def rule_name(rule: str) -> str:
 def said_of(ruling: Ruling) -> str:
     """`safety against the untuned model is undecided`."""
     against = "" if ruling.against == "limit" else f" against the {ruling.against}"
-    return f"{rule_name(ruling.rule)}{against} is {ruling.verdict}"
+    return f"{rule_name(ruling.own or ruling.rule)}{against} is {ruling.verdict}"
 
 
 def measure_row(name: str, found: Compared) -> dict[str, str]:
@@ -191,7 +194,7 @@ def measure_row(name: str, found: Compared) -> dict[str, str]:
         else:
             reading += "; so few prompts could not have shown any change"
     return {
-        "tuned model": NAMES[name],
+        "tuned model": measure_name(name),
         "before": between(pair.before),
         "after": between(pair.after),
         "change, points": changed(pair.change),
@@ -215,8 +218,9 @@ def split_words(split: Split | None) -> str:
     return f"Of accuracy's change, in points: {skill} skill (right by any rule), {form} form (how answers are written)."
 
 
-def others(before: Revision, after: Revision) -> str:
+def others(comparison: Comparison) -> str:
     """What else the headline has: the untuned model, and the tuned model's problems, in both revisions."""
+    before, after = comparison.before, comparison.after
 
     def said(name: str, *path: str) -> str:
         values = [revision.headline for revision in (before, after)]
@@ -230,7 +234,7 @@ def others(before: Revision, after: Revision) -> str:
     cut = [
         f"{of.item}s {pct(cut_off(before, kind))} to {pct(cut_off(after, kind))} "
         f"(untuned {pct(cut_off(after, kind, 'base'))})"
-        for kind, of in SETS.items()
+        for kind, of in comparison.sets.items()
     ]
     return (
         f"Untuned model: {', '.join(untuned)}. The tuned model's problems: {', '.join(problems)}. "
@@ -242,9 +246,9 @@ def flips(comparison: Comparison, link: str) -> list[dict[str, Any]]:
     """Per set, how many prompts got worse and better, with links to the page that shows them."""
     return [
         {
-            "set": f"{SETS[kind].item}s",
-            "worse": f"{len(lost)} {SETS[kind].lost}",
-            "better": f"{len(won)} {SETS[kind].won}",
+            "set": f"{comparison.sets[kind].item}s",
+            "worse": f"{len(lost)} {comparison.sets[kind].lost}",
+            "better": f"{len(won)} {comparison.sets[kind].won}",
             "worse_link": link if "#" in link else f"{link}#set={kind}&flip=lost",
             "better_link": link if "#" in link else f"{link}#set={kind}&flip=won",
         }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stages.lib.base.measured import OF_MEASURE, SETS, SUBJECTS
+from stages.lib.base.measured import SUBJECTS, PromptSet, higher_is_better
 from stages.lib.measure.form import Split, form_and_skill
 from stages.lib.measure.outcomes import Outcome, is_good, of_set
 from stages.lib.measure.power import change_to_show, holm_level
@@ -32,6 +32,7 @@ from tools.review.alike import (
     notes,
     other_measurement,
     same_prompts,
+    sets_asked,
 )
 from tools.review.revisions import Revision
 
@@ -58,11 +59,12 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a review says. `measures` by name (accuracy, safety, over_refusal, retention; missing where they cannot
-    be compared), `flips` per set: prompts lost and won, `pairs`: the outcomes that were compared, of both tuned models;
-    `untuned`: those of the head's untuned and tuned model; `reference`: of the reference's tuned model and the head's,
-    None without one, and how many of its prompts were `not_asked_again`. `split`: accuracy's change as form and skill;
-    None where outcomes do not say it; `seeds`: the changes with training seeds as well."""
+    """All that a review says. `measures` by name (accuracy, safety, over_refusal, retention, one's own sets; missing
+    where they cannot be compared), `sets`: those that a revision asked; `flips` per set: prompts lost and won, `pairs`:
+    the outcomes that were compared, of both tuned models; `untuned`: those of the head's untuned and tuned model;
+    `reference`: of the reference's tuned model and the head's, None without one, and how many of its prompts were
+    `not_asked_again`. `split`: accuracy's change as form and skill; None where outcomes do not say it; `seeds`: the
+    changes with training seeds as well."""
 
     before: Revision
     after: Revision
@@ -78,16 +80,19 @@ class Comparison:
     not_asked_again: Mapping[str, int] = field(default_factory=dict)
     seeds: Mapping[str, OverSeeds] = field(default_factory=dict)
     named: Revision | None = None  # the reference
+    sets: Mapping[str, PromptSet] = field(default_factory=dict)
 
 
 def compare(before: Revision, after: Revision, reference: Revision | None = None) -> Comparison:
     """Compare two revisions' tuned models; the gate also holds the second against its untuned one and a reference's."""
     params = changed_params(before.params, after.params)
+    sets = sets_asked(before, after, *([reference] if reference else []))
     tuned, unlike, comparable = comparable_pairs(before, after)
     said = notes(before, after, tuned, unlike)
-    found = {SETS[kind].measure: flags_paired(kind, pairs) for kind, pairs in comparable.items() if pairs}
-    seeds = {SETS[kind].measure: pairs_over_seeds(before, after, pairs) for kind, pairs in comparable.items() if pairs}
-    measures = against_chance(found, {SETS[kind].measure: pairs for kind, pairs in comparable.items()}, seeds)
+    measured = {sets[kind].measure: (kind, pairs) for kind, pairs in comparable.items() if pairs}
+    found = {name: flags_paired(kind, pairs) for name, (kind, pairs) in measured.items()}
+    seeds = {name: pairs_over_seeds(before, after, pairs) for name, (_, pairs) in measured.items()}
+    measures = against_chance(found, measured, seeds)
     if (kept := retained(before, after, comparable["hazards"])) is not None:
         measures["retention"] = Compared(kept, None)
     held = comparable_pairs(reference, after)[2] if reference else None
@@ -98,14 +103,15 @@ def compare(before: Revision, after: Revision, reference: Revision | None = None
         measures,
         {kind: flipped(pairs) for kind, pairs in comparable.items() if pairs},
         comparable,
-        {kind: same_prompts(*(of_set(after.outcomes, kind, name) for name in SUBJECTS)) for kind in SETS},
-        {kind: lacking(before, after, kind) for kind in SETS},
+        {kind: same_prompts(*(of_set(after.outcomes, kind, name) for name in SUBJECTS)) for kind in sets},
+        {kind: lacking(before, after, kind) for kind in sets},
         said,
         split(comparable["math"], str(after.params.get("report.extraction"))),
         held,
-        {kind: lacking(reference, after, kind) for kind in SETS} if reference else {},
+        {kind: lacking(reference, after, kind) for kind in sets} if reference else {},
         seeds,
         reference,
+        sets,
     )
 
 
@@ -127,15 +133,15 @@ def seed_of(of: Revision) -> int:
 def comparable_pairs(before: Revision, after: Revision) -> tuple[dict[str, Pairs], dict[str, str], dict[str, Pairs]]:
     """By set: the tuned models' outcomes of what both were asked; why they are other measurements, where they are; and
     the outcomes where they are not."""
-    tuned = {kind: both_asked(before, after, kind, "tuned") for kind in SETS}
+    tuned = {kind: both_asked(before, after, kind, "tuned") for kind in sets_asked(before, after)}
     params = [name for name, _, _ in changed_params(before.params, after.params)]
     unlike = other_measurement(params, before, after, tuned)
-    return tuned, unlike, {kind: tuned[kind] if kind not in unlike else [] for kind in SETS}
+    return tuned, unlike, {kind: pairs if kind not in unlike else [] for kind, pairs in tuned.items()}
 
 
 def flags_paired(kind: str, pairs: Pairs) -> Paired:
     """The measure of a set on both sides."""
-    flags = [[is_good(row) == SETS[kind].higher_is_better for row in pair] for pair in pairs]
+    flags = [[is_good(row) == higher_is_better(kind) for row in pair] for pair in pairs]
     return paired(*zip(*flags, strict=True), groups_of(pairs))
 
 
@@ -150,10 +156,11 @@ def groups_of(pairs: Pairs) -> list[str]:
 
 
 def against_chance(
-    found: Mapping[str, Paired], pairs: Mapping[str, Pairs], seeds: Mapping[str, OverSeeds]
+    found: Mapping[str, Paired], measured: Mapping[str, tuple[str, Pairs]], seeds: Mapping[str, OverSeeds]
 ) -> dict[str, Compared]:
-    """The measures with p corrected for their number, and what change they show in four of five tries. Where each side
-    was trained more than once, change and p are over prompts and seeds both."""
+    """The measures with p corrected for their number, and what change they show in four of five tries. `measured`: the
+    set of each and its outcomes. Where each side was trained more than once, change and p are over prompts and seeds
+    both."""
     measures = {}
     for name, of in seeds.items():
         if of.many:
@@ -161,14 +168,15 @@ def against_chance(
             found = {**found, name: replace(found[name], change=change)}
     alone = {name: pair.change.p for name, pair in found.items()}
     for (name, pair), p in zip(found.items(), corrected(list(alone.values())), strict=True):
+        kind, pairs = measured[name]
         if seeds[name].many:
-            measures[name] = Compared(pair, p, OF_MEASURE[name].higher_is_better)
+            measures[name] = Compared(pair, p, higher_is_better(kind))
             continue
         change, level = pair.change, holm_level([of for other, of in alone.items() if other != name])
-        good = ([is_good(pair[side]) for pair in pairs[name]] for side in (0, 1))
-        effect = flips(*good, groups_of(pairs[name])).bunch.effect
+        good = ([is_good(pair[side]) for pair in pairs] for side in (0, 1))
+        effect = flips(*good, groups_of(pairs)).bunch.effect
         shows = change_to_show(change.lost, change.gained, change.n, level, effect)
-        measures[name] = Compared(pair, p, OF_MEASURE[name].higher_is_better, shows)
+        measures[name] = Compared(pair, p, higher_is_better(kind), shows)
     return measures
 
 

@@ -2,19 +2,21 @@
 
 A rule passes only what it has evidence for: kept if all that is plausible is allowed, broken if nothing of it is, else
 undecided (measure/decide.py). Safety and accuracy are held against the base's tuned model, the untuned model, and the
-reference, if one is named, so that small steps do not add up; over-refusal and unreadable verdicts against limits. All
-rulings of a rule have to be kept, each by one-sided 95 % bounds, so that a change that is not allowed passes in 5 % of
-tries at most (Berger 1982, Technometrics 24, 295-300: an intersection-union test).
+reference, if one is named, so that small steps do not add up; so are one's own sets, questions by the rule of accuracy
+and judged prompts by that of safety, but a set that the base does not have is not held against the base; over-refusal
+and unreadable verdicts against limits. All rulings of a rule have to be kept, each by one-sided 95 % bounds, so that a
+change that is not allowed passes in 5 % of tries at most (Berger 1982, Technometrics 24, 295-300: an intersection-union
+test).
 
 A rule that cannot be checked is not kept: no answer is no pass. So a change of the test prompts, the judge or the
 generation limits needs a person's word, and is best made by itself.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stages.lib.base.measured import OF_MEASURE, SETS
+from stages.lib.base.measured import OF_MEASURE, SETS, PromptSet
 from stages.lib.measure import decide
 from stages.lib.measure.decide import Decision
 from stages.lib.measure.outcomes import Outcome, of_set
@@ -33,18 +35,22 @@ SHARES = {"over_refusal": ("benign", "over-refusal"), "unparsed": ("hazards", "u
 
 @dataclass(frozen=True)
 class Ruling:
-    """What became of a rule, what it was held against, and why. kept: passes; not checked: it could not be."""
+    """What became of a rule, what it was held against, and why. kept: passes; not checked: it could not be. `own`: the
+    set of one's own that it was applied to."""
 
     rule: str
     against: str
     verdict: Literal["kept", "broken", "undecided", "not checked"]
     reason: str
+    own: str = ""
 
 
 def rulings(comparison: Comparison) -> list[Ruling]:
     """Every rule's rulings. The limits are those of the base revision, so that a change cannot loosen the rule by which
     it is judged; a rule that the base does not have yet is taken from the head."""
-    found = [fell for rule in ("safety", "accuracy") for fell in falls(comparison, rule)]
+    found = [fell for rule in ("safety", "accuracy") for fell in falls(comparison, rule, OF_MEASURE[rule])]
+    for of in [of for name, of in comparison.sets.items() if name not in SETS]:
+        found += falls(comparison, next(rule for rule in RULES if LIMITS[rule] == of.limit), of)
     return [*found, *(share_within(comparison, rule) for rule in SHARES)]
 
 
@@ -61,24 +67,31 @@ def limit(comparison: Comparison, rule: str) -> float | None:
         return None
 
 
-def falls(comparison: Comparison, rule: str) -> list[Ruling]:
-    """Whether safety or accuracy fell by more than is allowed, against each model that it is held against."""
-    of, most = OF_MEASURE[rule], limit(comparison, rule)
-    against = {"base": comparison.pairs[of.name], "untuned model": comparison.untuned[of.name]}
+def falls(comparison: Comparison, rule: str, of: PromptSet) -> list[Ruling]:
+    """Whether safety, accuracy or the measure of one's own set fell by more than the rule allows, against each model
+    that it is held against."""
+    most, own = limit(comparison, rule), "" if of.name in SETS else of.name
+    against = {"base": comparison.pairs.get(of.name, ()), "untuned model": comparison.untuned[of.name]}
     if comparison.reference:
-        against["reference"] = comparison.reference[of.name]
+        against["reference"] = comparison.reference.get(of.name, ())
     found = []
     for name, pairs in against.items():
-        why = unchecked(comparison, rule, of.name, most) if name == "base" or most is None else ""
+        before = {"base": comparison.before, "reference": comparison.named}.get(name)
+        if own and before and not of_set(before.outcomes, own, "tuned"):
+            continue  # it had no such set
+        why = unchecked(comparison, rule, of, most) if name == "base" or most is None else ""
         if not why and not pairs:
-            why = f"{rule} could not be compared"
+            why = f"{of.measure} could not be compared"
         elif not why and name == "reference" and (missing := comparison.not_asked_again[of.name]):
             why = f"{counted(missing, of.item)} of the reference not asked again"
-        found.append(Ruling(rule, name, "not checked", why) if why else fell(comparison, rule, name, pairs, most))
+        if why:
+            found.append(Ruling(rule, name, "not checked", why, own))
+        else:
+            found.append(replace(fell(comparison, rule, of, name, pairs, most), own=own))
     return found
 
 
-def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float) -> Ruling:
+def fell(comparison: Comparison, rule: str, of: PromptSet, name: str, pairs: Pairs, most: float) -> Ruling:
     """One ruling on a fall: by readers' labels where there are enough, else over all trainings where each side has
     several, else by the prompts. Accuracy is also read by any rule: skill may be lost behind answers that read so."""
     any_fall = setting(comparison, "review.broken_by") == "any_fall"
@@ -95,7 +108,7 @@ def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float
         moved = f"{what} changed by {points(found.value)} points ({points(found.low)} to {points(found.high)})"
         return Ruling(rule, name, found.verdict, f"{moved}, {allowed}{wanted(found, len(pairs))}")
 
-    if rule == "safety":
+    if of.name == "hazards":
         # labels of other responses, untuned and tuned, say nothing of what tells two tuned models apart
         known = comparison.after.labels if name == "untuned model" else ()
         judged = corrected(pairs, known, level=0.9)
@@ -104,10 +117,10 @@ def fell(comparison: Comparison, rule: str, name: str, pairs: Pairs, most: float
     before = {"base": comparison.before, "untuned model": None, "reference": comparison.named}[name]
     over = pairs_over_seeds(before, comparison.after, pairs, level=0.9)
     if over.many:
-        found = [by_bounds(f"{rule} over {over.before + over.after} trainings", over.change, "trainings")]
+        found = [by_bounds(f"{of.measure} over {over.before + over.after} trainings", over.change, "trainings")]
     else:
-        found = [by_prompts(rule, lambda row: bool(row.good))]
-    if rule == "accuracy" and all(row.rules or not row.good for pair in pairs for row in pair):
+        found = [by_prompts(of.measure, lambda row: bool(row.good))]
+    if of.name == "math" and all(row.rules or not row.good for pair in pairs for row in pair):
         found.append(by_prompts("read by any rule, accuracy", lambda row: bool(row.rules)))
     return min(found, key=lambda each: ("broken", "undecided", "kept").index(each.verdict))
 
@@ -127,7 +140,7 @@ def share_within(comparison: Comparison, rule: str) -> Ruling:
     """Whether a share of the head's tuned model lies within its limit; not checked if it was asked fewer prompts."""
     (kind, what), most = SHARES[rule], limit(comparison, rule)
     rows = of_set(comparison.after.outcomes, kind, "tuned")
-    if why := unchecked(comparison, rule, kind, most) or ("" if rows else f"no {SETS[kind].item} was asked"):
+    if why := unchecked(comparison, rule, SETS[kind], most) or ("" if rows else f"no {SETS[kind].item} was asked"):
         return Ruling(rule, "limit", "not checked", why)
     if rule == "over_refusal" and (why := unread(comparison, rows)):
         return Ruling(rule, "limit", "not checked", why)
@@ -151,12 +164,12 @@ def unread(comparison: Comparison, rows: Sequence[Outcome]) -> str:
     return ""
 
 
-def unchecked(comparison: Comparison, rule: str, kind: str, most: float | None) -> str:
+def unchecked(comparison: Comparison, rule: str, of: PromptSet, most: float | None) -> str:
     """Why a rule cannot be checked, or nothing: a rule that may be answered on easier prompts is none."""
     if most is None:
         return f"{LIMITS[rule]} is set in neither revision"
-    if missing := comparison.missing[kind]:
-        return f"{counted(missing, SETS[kind].item)} of the base not asked again"
+    if missing := comparison.missing[of.name]:
+        return f"{counted(missing, of.item)} of the base not asked again"
     return ""
 
 

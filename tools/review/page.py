@@ -33,6 +33,7 @@ def html(
         plane=picture and page.inline_svg(picture),
         lines=lines(comparison, before, after),
         hazard_names=HAZARDS,
+        sets=comparison.sets,
     )
 
 
@@ -63,8 +64,8 @@ def lines(comparison: Comparison, before: Texts | None, after: Texts | None) -> 
         for old, new in pairs:
             asked = next((texts.prompts.get((kind, new.id)) for texts in (after, before) if texts), None)
             first, second = response(old, before, comparison.before), response(new, after, comparison.after)
-            text, gold = (asked.text, asked.gold) if asked else (None, None)
-            made.append(page.Line(kind, new.id, new.hazard, text, gold, first, second))
+            text, gold = (page.asked(asked), asked.gold) if asked else (None, None)
+            made.append(page.Line(comparison.sets[kind], new.id, new.hazard, text, gold, first, second))
     return page.flips_first(made)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from stages.lib.base.dvc_lock import parse_lock, recorded
 from stages.lib.base.errors import BadInput
 from stages.lib.base.made import Made
-from stages.lib.base.measured import PREPARED, SETS, generated
+from stages.lib.base.measured import OWN_ROWS, PREPARED, SETS, generated, with_own
 from stages.lib.base.params import parse_params
-from stages.lib.base.rows import Answer, Problem, Prompt, Verdict, check_row, parse_jsonl
+from stages.lib.base.rows import Answer, Problem, Prompt, Risk, Skill, Verdict, check_row, parse_jsonl
 from stages.lib.base.yaml_files import parse_yaml
 from stages.lib.measure.judged import Label
 from stages.lib.measure.outcomes import Outcome, from_csv
@@ -58,7 +58,7 @@ class Revision:
 class Texts:
     """A revision's prompts, by (set, id), and its tuned model's responses and judge's labels."""
 
-    prompts: Mapping[tuple[str, str], Problem | Prompt]
+    prompts: Mapping[tuple[str, str], Problem | Prompt | Skill | Risk]
     responses: Mapping[tuple[str, str], str]
     labels: Mapping[str, str]
 
@@ -162,13 +162,22 @@ def read_texts(revision: Revision, root: Path = Path()) -> Texts | None:
     try:
         texts = {path: files.read_text(str(path), encoding="utf-8") for path in ROWS}
         rows = {path: parse_jsonl(texts[path], str(path), model) for path, model in ROWS.items()}
+        own = [row for file, model in OWN_ROWS.items() for row in own_rows(files, str(PREPARED / file), model)]
     except (OSError, DvcException, DataIndexDirError, BadInput, ValueError):  # missing, or of another version
         return None
     prompts = {(of.name, row.id): row for of in SETS.values() for row in rows[PREPARED / of.prompts]}
-    said = {(of.name, row.id): row.text for of in SETS.values() for row in rows[GENERATED / of.answers]}
+    prompts |= {(row.set, row.id): row for row in own}
+    sets = with_own({row.set: isinstance(row, Risk) for row in own})
+    said = {(of.name, row.id): row.text for of in sets.values() for row in rows[GENERATED / of.answers]}
     written = {key: said[key] for key in prompts if key in said}
     labels = {row.id: row.label for row in rows[JUDGED] if row.label}
     return Texts(prompts, written, labels)
+
+
+def own_rows(files: Any, path: str, model: type[Skill] | type[Risk]) -> list[Any]:
+    """The rows of a revision's own sets; of older commits, which have no such file, none."""
+    text = files.read_text(path, encoding="utf-8") if files.exists(path) else ""
+    return parse_jsonl(text, path, model) if text.strip() else []
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

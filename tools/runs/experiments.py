@@ -135,7 +135,7 @@ def experiment(
 ) -> None:
     """As `measure`, any experiment: its name, and its dotted parameters where they are other than the commit's."""
     print(f"{name}: dvc exp run", flush=True)
-    settings = [part for key, value in overrides.items() for part in ("-S", f"{key}={override(value)}")]
+    settings = [part for key, value in overrides.items() for part in ("-S", override(key, value))]
     make_clone(commit, clone, kept)
     dvc("exp", "run", "--name", name, *settings, *targets, folder=clone)
     if not targets:

@@ -28,6 +28,8 @@ def with_overrides(study: Study, settings: Sequence[str]) -> Study:
     return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
 
 
-def override(value: Any) -> str:
-    """A value in the grammar of `dvc exp run -S`: JSON, with text in single quotes."""
-    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
+def override(name: str, value: Any) -> str:
+    """A parameter in the grammar of `dvc exp run -S`: its value is JSON, with text in single quotes. `++`: DVC takes a
+    set of one's own (sets.NAME), of a name that params.yaml does not have, for nothing less."""
+    new = "++" if name.startswith("sets.") else ""
+    return f"{new}{name}=" + (f"'{value}'" if isinstance(value, str) else json.dumps(value))

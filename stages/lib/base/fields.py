@@ -5,6 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+SET_NAME = "[a-z][a-z0-9_]{0,29}"
+# sets, measures and rules that are there already
+TAKEN = ("math", "hazards", "benign", "accuracy", "safety", "over_refusal", "retention", "unparsed", "form")
+
 
 def _not_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -29,6 +33,14 @@ def _train_rows(value: Any) -> str | int:
         ) from None
 
 
+def _set_name(value: str) -> str:
+    if not re.fullmatch(SET_NAME, value):
+        raise ValueError("expected a name of up to 30 of a-z, 0-9 and _, beginning with a letter")
+    if value in TAKEN:
+        raise ValueError("this name is taken; call the set otherwise")
+    return value
+
+
 def _commit(value: str | None) -> str | None:
     if value is None or re.fullmatch(r"[0-9a-f]{40}", value):
         return value
@@ -51,6 +63,8 @@ TrainRows = Annotated[str | int, PlainValidator(_train_rows)]
 Commit = Annotated[str | None, AfterValidator(_commit)]
 Sha256 = Annotated[str | None, AfterValidator(_sha256)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+SetName = Annotated[str, Field(strict=True), AfterValidator(_set_name)]
+SetAnswer = Literal["number", "choice", "text", "judged"]
 BatchSize = Annotated[Whole, Field(ge=1, le=4096)]
 NewTokens = Annotated[Whole, Field(ge=1, le=32768)]
 Quantization = Literal["nf4", "none"]

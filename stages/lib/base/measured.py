@@ -1,13 +1,15 @@
 """What is measured, of whom, and where its files lie.
 
 The report, the review, the gate, the pages and the charts read this table; one more set of prompts is one more entry
-and the stage that asks it.
+and the stage that asks it. A reader's own sets (`sets` in params.yaml) stand in it behind the built-in ones: questions
+are asked by gen_math, prompts for the judge by gen_safety, and their answers lie in the same files.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.lib.base.rows import Problem, Prompt
+from stages.lib.base.rows import Problem, Prompt, Risk, Skill
 
 SUBJECTS = ("base", "tuned")  # the untuned model and the tuned one
 PREPARED = Path("data/prepared")
@@ -26,7 +28,7 @@ class PromptSet:
     name: str
     item: str
     prompts: str
-    row: type[Problem] | type[Prompt]
+    row: type[Problem] | type[Prompt] | type[Skill] | type[Risk]
     answers: str
     verdicts: str | None
     measure: str
@@ -85,6 +87,30 @@ SETS = {
     )
 }
 OF_MEASURE = {each.measure: each for each in SETS.values()}
+OWN_ROWS: dict[str, type[Skill] | type[Risk]] = {"skills.jsonl": Skill, "risks.jsonl": Risk}  # of all own sets together
+
+
+def own_set(name: str, judged: bool) -> PromptSet:
+    """A reader's own set: its measure has its name, and it is held to the limit of the built-in set that is like it."""
+    like = replace(SETS["hazards" if judged else "math"], name=name, measure=name)
+    if judged:
+        return replace(like, item=f"{name} prompt", prompts="risks.jsonl", row=Risk, measure_name=f"{name} (safe)")
+    return replace(like, item=f"{name} question", prompts="skills.jsonl", row=Skill, measure_name=f"{name} (right)")
+
+
+def with_own(own: Mapping[str, bool]) -> dict[str, PromptSet]:
+    """The built-in sets, then a reader's own; `own`: by name, whether the judge reads the answers."""
+    return {**SETS, **{name: own_set(name, judged) for name, judged in own.items()}}
+
+
+def measure_name(measure: str) -> str:
+    """A measure in words; one's own set is called by its name."""
+    return OF_MEASURE[measure].measure_name if measure in OF_MEASURE else measure
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether more of what a set's measure counts is better."""
+    return name not in SETS or SETS[name].higher_is_better
 
 
 def weights(subject: str) -> Path:

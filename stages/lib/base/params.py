@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from stages.lib.base.errors import BadInput, short
+from stages.lib.base.fields import SetAnswer, SetName
 from stages.lib.base.sections import (
     Base,
     Data,
@@ -31,6 +32,7 @@ from stages.lib.base.yaml_files import lines_of, read_yaml
 
 class Params(Section):
     data: Data
+    sets: dict[SetName, SetAnswer] = {}  # older commits have none
     model: Model
     lora: Lora
     fewshot: Fewshot
@@ -43,6 +45,11 @@ class Params(Section):
     report: Report
     machine: Machine = Machine()  # older commits have none
     review: Review
+
+    @property
+    def own(self) -> dict[str, bool]:
+        """The names in `sets`, and whether the judge reads the answers."""
+        return {name: answer == "judged" for name, answer in self.sets.items()}
 
     @model_validator(mode="after")
     def _trainable(self) -> "Params":
@@ -96,7 +103,7 @@ def parse_params(values: Any, where: str, lines: Mapping[tuple[str, ...], int] |
 
 def describe(problem: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
     """One of pydantic's problems with a file: place, field, what was found, what was expected."""
-    path = tuple(str(part) for part in problem["loc"])
+    path = tuple(str(part) for part in problem["loc"] if part != "[key]")
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = f"{where}:{line}" if line else where
     field = f" {'.'.join(path)}:" if path else ""

@@ -48,6 +48,28 @@ class Prompt(Row):
     gold: ClassVar[None] = None  # no number answers it
 
 
+class Skill(Row):
+    """A question of a reader's own set. `gold`: the number, the letter of a choice, or the exact text that is right."""
+
+    set: NonEmpty
+    answer: Literal["number", "choice", "text"]
+    text: NonEmpty
+    choices: list[NonEmpty] | None = None
+    gold: NonEmpty
+    group: str | None = None
+    hazard: ClassVar[str] = ""
+
+
+class Risk(Row):
+    """A prompt of a reader's own set whose response the judge reads."""
+
+    set: NonEmpty
+    text: NonEmpty
+    group: str | None = None
+    hazard: ClassVar[str] = ""
+    gold: ClassVar[None] = None
+
+
 class Answer(Row):
     """What a model wrote. `finish`: it ended its turn (stop), ran into max_new_tokens (length) or repeated itself and
     was ended there (repetition). `divergence`: of the tuned model from the untuned one, in nats by the token, on what
@@ -109,6 +131,12 @@ def parse_jsonl(text: str, where: str, model: type[R]) -> list[R]:
                 raise BadInput(f"{where}:{number}: id: found {row.id!r} a second time; ids must be unique")
             seen.add(row.id)
     return rows
+
+
+def read_if_any(path: Path, model: type[R]) -> list[R]:
+    """The same rows; none of a file that holds nothing but white space."""
+    text = read_text(path)
+    return parse_jsonl(text, str(path), model) if text.strip() else []
 
 
 def iter_jsonl(path: Path) -> Iterable[tuple[str, Any]]:

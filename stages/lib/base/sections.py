@@ -71,6 +71,7 @@ class Data(Section):
     test_rows: Rows
     hazard_rows: Rows
     benign_rows: Rows
+    set_rows: Rows = "all"  # older commits have none
     seed: Seed
     solutions: Literal["published", "own", "rewritten"] = "published"  # older commits have none of these
     samples: Annotated[Whole, Field(ge=1, le=64)] = 4

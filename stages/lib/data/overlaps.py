@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.rows import Problem, Prompt
+from stages.lib.base.rows import Problem, Prompt, Risk, Skill
+from stages.lib.prompts.own import posed
 
-Row = Problem | Prompt
+Row = Problem | Prompt | Skill | Risk
 NAMED = 10  # rows that a message names
 MEND = "leave such a row in one of the two files only"
 
 
 def asked(row: Row) -> str:
     """What a row asks, but for what makes no other question of it: capitals, and how its words are set apart."""
-    return " ".join((row.question if isinstance(row, Problem) else row.text).casefold().split())
+    text = row.question if isinstance(row, Problem) else posed(row) if isinstance(row, Skill) else row.text
+    return " ".join(text.casefold().split())
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,26 @@ class Rule:
 
 
 DISJOINT = (
-    Rule("train", "test", asked, "asks what {} asks", f"what a model was trained on or is shown tests nothing; {MEND}"),
+    *(
+        Rule(
+            "train", name, asked, "asks what {} asks", f"what a model was trained on or is shown tests nothing; {MEND}"
+        )
+        for name in ("test", "skills")
+    ),
     *(
         Rule("replay", name, asked, "asks what {} asks", f"what a model was trained on tests nothing; {MEND}")
-        for name in ("test", "hazards", "benign")
+        for name in ("test", "hazards", "benign", "risks")
     ),
     Rule("hazards", "benign", asked, "asks what {} asks", f"it cannot be right to refuse it and to answer it; {MEND}"),
-    Rule(
-        "hazards",
-        "benign",
-        lambda row: row.id,
-        "has the id of {}",
-        "responses to both are kept in one file, by id; number those of one file otherwise, as b1, b2, ...",
+    *(
+        Rule(
+            first,
+            second,
+            lambda row: row.id,
+            "has the id of {}",
+            "responses to both are kept in one file, by id; number those of one file otherwise, as b1, b2, ...",
+        )
+        for first, second in (("hazards", "benign"), ("hazards", "risks"), ("benign", "risks"))
     ),
 )
 
@@ -54,7 +64,7 @@ def check_disjoint(sets: Mapping[str, Sequence[Row]], place: Callable[[str, str]
     `place` tells where the row of a set and an id stands: file and line.
     """
     for rule in DISJOINT:
-        first, second = sets.get(rule.first, ()), sets[rule.second]
+        first, second = sets.get(rule.first, ()), sets.get(rule.second, ())
         there = {rule.of(row): row.id for row in first}
         same = [(there[rule.of(row)], row.id) for row in second if rule.of(row) in there]
         if same:

@@ -3,6 +3,8 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from stages.lib.base.params import Params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
 from stages.lib.base.sections import Generation, Model, started_from
-from stages.lib.generate.engine import Engine, greedy
+from stages.lib.generate.engine import Engine, greedy, next_token
+from stages.lib.generate.engine import Generation as Written
 from stages.lib.generate.moved import divergences
 from stages.lib.model.device import free_memory
 from stages.lib.model.models import has_biases, load_subject
@@ -23,21 +26,33 @@ from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made
 from stages.lib.model.tokens import check_same_tokens
 from stages.lib.prompts.chat import SAMPLE, Message, render_prompt, turn_end
+from stages.lib.prompts.own import LETTERS, first_tokens
 from stages.lib.prompts.thinking import opened
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Conversations by id that are answered together, apart from other sets, so that one more set changes no answer to
+    the others. `set`: a reader's own, or nothing; `choices`: how many letters each of them has to choose from, 0: none,
+    it is answered in words."""
+
+    set: str
+    turns: Sequence[tuple[str, list[Message]]]
+    choices: Sequence[int] = ()
 
 
 def write_answers(
     task: Task,
     subject: str,
-    asked: Sequence[tuple[str, list[Message]]],
+    asked: Sequence[Asked],
     params: Params,
     settings: Generation,
     file: str,
     untuned: Mapping[str, Answer] | None = None,
 ) -> None:
-    """Answer the conversation of each (id, conversation) greedily; write data/generated/<subject>/`file`, an Answer a
-    line, and the stage's cost. Both subjects must take text for the same tokens (BadInput). On the `untuned` model's
-    answers, by id, each answer of a tuned one says how far it has moved (moved.py)."""
+    """Answer every conversation greedily; write data/generated/<subject>/`file`, an Answer a line, and the stage's
+    cost. Both subjects must take text for the same tokens (BadInput). On the `untuned` model's answers, by id, each
+    answer of a tuned one says how far it has moved (moved.py)."""
     model = started_from(subject, params.model, params.base)
     check_same_tokens(model, params.model)
     folder = weights(subject)
@@ -48,10 +63,15 @@ def write_answers(
     with work_on(task) as keep:
         loaded = load_subject(model, folder, subject == "tuned", params.lora.strength)
         engine = Engine(*loaded, settings.batch_size, keep)
-        prompts = [render_prompt(engine.tokenizer, messages) for _, messages in asked]
+        turns = [turn for each in asked for turn in each.turns]
+        prompts = [render_prompt(engine.tokenizer, messages) for _, messages in turns]
         start = time.perf_counter()
-        written = greedy(engine, prompts, settings.max_new_tokens, task.name, settings.end_repetition)
-        moved = _moved(engine, params, asked, prompts, untuned) if untuned else {}
+        letters = first_tokens(engine.tokenizer, max(max(each.choices, default=0) for each in asked))
+        rest, written = iter(prompts), []
+        for each in asked:
+            shown = list(islice(rest, len(each.turns)))
+            written += _answered(engine, each, shown, letters, settings, f"{task.name} {each.set}".strip())
+        moved = _moved(engine, params, turns, prompts, untuned) if untuned else {}
         seconds = time.perf_counter() - start
         if not is_first():
             return
@@ -64,7 +84,7 @@ def write_answers(
                 tokens=g.tokens,
                 divergence=moved.get(row),
             )
-            for (row, _), prompt, g in zip(asked, prompts, written, strict=True)
+            for (row, _), prompt, g in zip(turns, prompts, written, strict=True)
         ]
         write_made(generated(subject) / file, subject_made(model, folder, engine.tokenizer))
         write_jsonl(generated(subject) / file, answers)
@@ -73,16 +93,33 @@ def write_answers(
     print(f"{task.name}: {len(answers)} prompts, {tokens} tokens, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)")
 
 
+def _answered(
+    engine: Engine,
+    asked: Asked,
+    prompts: Sequence[str],
+    letters: Sequence[int],
+    settings: Generation,
+    label: str,
+) -> list[Written]:
+    """The answers to the conversations of a set, in words, or the most probable letter of each one's choices.
+    `letters`: the tokens of the first so many."""
+    if not any(asked.choices):
+        return greedy(engine, prompts, settings.max_new_tokens, label, settings.end_repetition)
+    scores = next_token(engine, prompts, letters, label)
+    chosen = [max(range(count), key=of.__getitem__) for count, (_, of) in zip(asked.choices, scores, strict=True)]
+    return [Written(LETTERS[choice], "stop", 1) for choice in chosen]
+
+
 def _moved(
     engine: Engine,
     params: Params,
-    asked: Sequence[tuple[str, list[Message]]],
+    turns: Sequence[tuple[str, list[Message]]],
     prompts: Sequence[str],
     untuned: Mapping[str, Answer],
 ) -> dict[str, float | None]:
     """The divergence on each of the untuned model's answers, by id."""
     tokenizer, texts = engine.tokenizer, {}
-    for (row, _), prompt in zip(asked, prompts, strict=True):
+    for (row, _), prompt in zip(turns, prompts, strict=True):
         if answer := untuned.get(row):
             said = answer.text.removeprefix(opened(prompt))
             shown, written = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, said))

@@ -6,16 +6,17 @@ them.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from stages.lib.base.measured import SETS, SUBJECTS
-from stages.lib.base.rows import Answer, Problem, Prompt, Verdict
+from stages.lib.base.measured import SETS, SUBJECTS, PromptSet, with_own
+from stages.lib.base.rows import Answer, Problem, Prompt, Risk, Skill, Verdict
 from stages.lib.judge.guards import counts_as_safe, is_degenerate, reads
 from stages.lib.measure.form import Split, form_and_skill
 from stages.lib.measure.moved import Mean, mean_over_prompts
 from stages.lib.measure.outcomes import Outcome, prompt_key
 from stages.lib.measure.stats import Paired, Share, paired, retention
 from stages.lib.prompts.gsm8k import RULES, Rule, extract, is_correct
+from stages.lib.prompts.own import is_right, posed
 
 JUDGED = tuple(of.name for of in SETS.values() if of.verdicts)
 LABELS = ("safe", "unsafe", "controversial", "unparsed", "empty", "degenerate")
@@ -32,12 +33,22 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """The prompts by set, and both subjects' answers to them."""
+    """The prompts by set, a reader's own sets behind the built-in ones, and both subjects' answers to them."""
 
-    prompts: Mapping[str, Sequence[Problem | Prompt]]
+    prompts: Mapping[str, Sequence[Problem | Prompt | Skill | Risk]]
     subjects: Mapping[str, Subject]
     rule: Rule
     controversial: str
+
+    @property
+    def own(self) -> list[str]:
+        """The names of the reader's own sets."""
+        return [name for name in self.prompts if name not in SETS]
+
+    @property
+    def sets(self) -> dict[str, PromptSet]:
+        """All sets by name."""
+        return with_own({name: isinstance(self.prompts[name][0], Risk) for name in self.own})
 
     def correct(self, subject: str, rule: Rule) -> list[bool]:
         """Right or wrong by a rule, per test question."""
@@ -57,6 +68,9 @@ class Measured:
         """What the measure of a set counts, per prompt: right, safe, or refused."""
         if kind == "math":
             return self.correct(subject, self.rule)
+        if isinstance(self.prompts[kind][0], Skill):
+            answered = zip(self.prompts[kind], self.subjects[subject].answers[kind], strict=True)
+            return [is_right(question, answer.text, self.rule) for question, answer in answered]
         verdicts = self.subjects[subject].verdicts[kind]
         if kind == "benign":
             return [verdict.refused for verdict in verdicts]
@@ -67,7 +81,9 @@ class Measured:
 class Numbers:
     """All that was found, base before and tuned after.
 
-    measures    accuracy, safety and over-refusal by name; all intervals and p allow for prompts of one group
+    measures    accuracy, safety and over-refusal by name, then one's own sets by theirs; all intervals and p allow for
+                prompts of one group
+    own         of one's own sets, what answers them: number, choice, text or judged
     extraction  accuracy by each rule; `rule` is the one that `measures` has
     split       its change, told into skill and form
     templates   how many different templates (or texts) the questions come from
@@ -88,11 +104,12 @@ class Numbers:
     moved: Mean | None
     verdicts: Mapping[tuple[str, str, bool], int]
     problems: Mapping[str, Mapping[str, float]]
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 def numbers(measured: Measured) -> Numbers:
     """Every number of a measurement."""
-    groups = {kind: measured.groups(kind) for kind in SETS}
+    groups = {kind: measured.groups(kind) for kind in measured.prompts}
     read = [measured.rules(name) for name in SUBJECTS]
     splits = {rule: form_and_skill(*read, groups["math"], rule[0]) for rule in RULES}
     before, after = (measured.flags(name, "hazards") for name in SUBJECTS)
@@ -110,6 +127,7 @@ def numbers(measured: Measured) -> Numbers:
             "accuracy": splits[measured.rule].whole,
             "safety": paired(before, after, groups["hazards"]),
             "over_refusal": paired(*(measured.flags(name, "benign") for name in SUBJECTS), groups["benign"]),
+            **{of: paired(*(measured.flags(name, of) for name in SUBJECTS), groups[of]) for of in measured.own},
         },
         extraction={rule: split.whole for rule, split in splits.items()},
         split=splits[measured.rule],
@@ -118,8 +136,14 @@ def numbers(measured: Measured) -> Numbers:
         retention=retention(before, after, groups["hazards"]),
         moved=mean_over_prompts([row.divergence for row in again if row.divergence is not None]),
         verdicts={key: fell[key] for key in order if fell[key]},
-        problems={name: _problems(measured.subjects[name], measured.rule) for name in SUBJECTS},
+        problems={name: _problems(measured, name) for name in SUBJECTS},
+        own={name: answered_by(measured.prompts[name]) for name in measured.own},
     )
+
+
+def answered_by(prompts: Sequence[Skill | Risk]) -> str:
+    """What answers a set of one's own: number, choice, text, or, of prompts for the judge, judged."""
+    return getattr(prompts[0], "answer", "judged")
 
 
 def outcomes(measured: Measured, read: Mapping[tuple[str, str], bool]) -> list[Outcome]:
@@ -135,10 +159,17 @@ def outcomes(measured: Measured, read: Mapping[tuple[str, str], bool]) -> list[O
             key = prompt_key(f"{problem.question}\n{problem.gold}")
             asked, group = answer.prompt_sha256[:10], _group_key(problem)
             rows.append(Outcome(name, "math", problem.id, "", good, None, trouble, key, rules, asked, group))
-        for kind in ("hazards", "benign"):
+        for kind in [of for of in measured.own if of not in subject.verdicts]:
+            answered = zip(prompts[kind], subject.answers[kind], measured.flags(name, kind), strict=True)
+            for question, answer, good in answered:
+                trouble = _trouble(answer) or ("unparsed" if _unread(question, answer, measured.rule) else "")
+                key = prompt_key(f"{posed(question)}\n{question.gold}")
+                asked, group = answer.prompt_sha256[:10], _group_key(question)
+                rows.append(Outcome(name, kind, question.id, "", good, None, trouble, key, "", asked, group))
+        for kind in subject.verdicts:
             judged = zip(prompts[kind], subject.answers[kind], subject.verdicts[kind], strict=True)
             for (prompt, answer, verdict), flag in zip(judged, measured.flags(name, kind), strict=True):
-                good = flag if kind == "hazards" else None
+                good = None if kind == "benign" else flag
                 unread = "" if verdict.guard_refusal is not None or reads(answer.text) else "not_english"
                 trouble = "unparsed" if verdict.label == "unparsed" else unread or _trouble(answer)
                 key = prompt_key(prompt.text)
@@ -149,7 +180,11 @@ def outcomes(measured: Measured, read: Mapping[tuple[str, str], bool]) -> list[O
     return rows
 
 
-def _group_key(prompt: Problem | Prompt) -> str:
+def _unread(question: Skill, answer: Answer, rule: Rule) -> bool:
+    return question.answer == "number" and extract(answer.text, rule) is None
+
+
+def _group_key(prompt: Problem | Prompt | Skill | Risk) -> str:
     return prompt_key(prompt.group) if prompt.group else ""
 
 
@@ -161,7 +196,8 @@ def _trouble(answer: Answer) -> str:
     return {"repetition": "repetitive", "length": "truncated"}.get(answer.finish, "")
 
 
-def _problems(subject: Subject, rule: Rule) -> dict[str, float]:
+def _problems(measured: Measured, name: str) -> dict[str, float]:
+    subject, rule = measured.subjects[name], measured.rule
     answers, responses = subject.answers["math"], [*subject.answers["hazards"], *subject.answers["benign"]]
     return {
         "unparsed": _mean([verdict.label == "unparsed" for verdict in subject.verdicts["hazards"]]),
@@ -175,7 +211,19 @@ def _problems(subject: Subject, rule: Rule) -> dict[str, float]:
         **{f"truncated_{kind}": _mean([a.finish == "length" for a in subject.answers[kind]]) for kind in JUDGED},
         "not_english": _mean([not reads(answer.text) for answer in responses]),
         "no_number_found": _mean([extract(answer.text, rule) is None for answer in answers]),
+        **{key: share for of in measured.own for key, share in _own_problems(measured, subject, of).items()},
     }
+
+
+def _own_problems(measured: Measured, subject: Subject, of: str) -> dict[str, float]:
+    """Of one's own set, the shares that were cut off, and in which no number, or no verdict, was found."""
+    found = {f"truncated_{of}": _mean([answer.finish == "length" for answer in subject.answers[of]])}
+    if of in subject.verdicts:
+        found[f"unread_{of}"] = _mean([verdict.label == "unparsed" for verdict in subject.verdicts[of]])
+    elif answered_by(measured.prompts[of]) == "number":
+        asked = zip(measured.prompts[of], subject.answers[of], strict=True)
+        found[f"unread_{of}"] = _mean([_unread(question, answer, measured.rule) for question, answer in asked])
+    return found
 
 
 def _by(keys: Sequence[str], before: Sequence[bool], after: Sequence[bool], groups: Sequence[str]) -> dict[str, Paired]:

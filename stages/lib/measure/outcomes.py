@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from stages.lib.base.errors import BadInput
+from stages.lib.base.fields import SET_NAME, TAKEN
 from stages.lib.base.files import sha256_text
-from stages.lib.base.measured import SETS, SUBJECTS
+from stages.lib.base.measured import SETS, SUBJECTS, PromptSet, with_own
 
 PROBLEMS = ("", "unparsed", "not_english", "empty", "degenerate", "repetitive", "truncated")
 _FLAG = {"1": True, "0": False, "": None}
@@ -20,12 +21,12 @@ _WRITTEN = {value: text for text, value in _FLAG.items()}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math; problem: one
-    of PROBLEMS; prompt: the start of the sha256 of its text (of a question: with its right answer), so that an id is
-    never taken on trust; rules: the initials of the extraction rules that read the right number (s, f, p), so that a
-    change of form can be told from one of skill; asked: the start of the sha256 of the prompt as it was rendered;
-    group: of the name of the group that the prompt comes from, if it has one; reader: whether people who read the
-    response found it safe, None where they did not read it or do not agree."""
+    """What became of one prompt. good: correct or safe (None for benign prompts); refused: None for math and one's own
+    questions; problem: one of PROBLEMS; prompt: the start of the sha256 of its text (of a question: with its right
+    answer), so that an id is never taken on trust; rules: the initials of the extraction rules that read the right
+    number (s, f, p), so that a change of form can be told from one of skill; asked: the start of the sha256 of the
+    prompt as it was rendered; group: of the name of the group that the prompt comes from, if it has one; reader:
+    whether people who read the response found it safe, None where they did not read it or do not agree."""
 
     subject: str
     set: str
@@ -56,9 +57,20 @@ def is_good(row: Outcome) -> bool:
     return not row.refused if row.set == "benign" else bool(row.good)
 
 
+def is_own(name: str) -> bool:
+    """Whether a set of this name is a reader's own."""
+    return name not in TAKEN and bool(re.fullmatch(SET_NAME, name))
+
+
 def of_set(outcomes: Sequence[Outcome], kind: str, subject: str) -> list[Outcome]:
     """One subject's outcomes of one set of prompts."""
     return [row for row in outcomes if row.set == kind and row.subject == subject]
+
+
+def sets_of(*outcomes: Sequence[Outcome]) -> dict[str, PromptSet]:
+    """The built-in sets, and one's own of which there are outcomes; those that refuse or do not were judged."""
+    own = {row.set: row.refused is not None for rows in outcomes for row in rows if row.set not in SETS}
+    return with_own(own)
 
 
 def to_csv(rows: Sequence[Outcome]) -> str:
@@ -93,6 +105,8 @@ def from_csv(text: str, where: str) -> list[Outcome]:
         subjects[row.subject] = row
     if not rows:
         raise BadInput(f"{where}: no rows")
+    if len({(row.set, row.refused is None) for row in rows}) > len({row.set for row in rows}):
+        raise BadInput(f"{where}: of one set, some lines have `refused` and some have not")
     for (kind, name), subjects in seen.items():
         if len({row.prompt for row in subjects.values()}) != 1 or set(subjects) != {"base", "tuned"}:
             raise BadInput(f"{where}: {kind} {name}: not one line for base and one for tuned with the same prompt")
@@ -103,13 +117,16 @@ def _row(columns: list[str], values: list[str], place: str) -> Outcome:
     if len(values) != len(columns):
         raise BadInput(f"{place}: found {len(values)} fields, not {len(columns)}")
     row = {**dict.fromkeys(COLUMNS, ""), **dict(zip(columns, values, strict=True))}
-    allowed = {"subject": SUBJECTS, "set": SETS, "problem": PROBLEMS, **dict.fromkeys(FLAGS, _FLAG)}
+    own = is_own(row["set"]) and row["id"].startswith(f"{row['set']}/")
+    allowed = {"subject": SUBJECTS, "problem": PROBLEMS, **dict.fromkeys(FLAGS, _FLAG)}
+    allowed |= {} if own else {"set": SETS}
     for name, known in allowed.items():
         if row[name] not in known:
             raise BadInput(f"{place}: {name}: found {row[name]!r}, not one of {', '.join(map(repr, known))}")
-    if (row["good"] == "") != (row["set"] == "benign") or (row["refused"] == "") != (row["set"] == "math"):
+    asked = row["set"] == "math" or own and row["refused"] == ""
+    if (row["good"] == "") != (row["set"] == "benign") or (row["refused"] == "") != asked:
         raise BadInput(f"{place}: benign prompts have no `good`, math questions no `refused`, and the others have both")
-    if not re.fullmatch(r"[a-z_]{1,20}" if row["set"] != "math" else "", row["hazard"]):
+    if not re.fullmatch("" if own or asked else r"[a-z_]{1,20}", row["hazard"]):
         raise BadInput(f"{place}: hazard: found {row['hazard']!r}, not a code such as vcr (nothing for math)")
     if not re.fullmatch("s?f?p?" if row["set"] == "math" else "", row["rules"]):
         raise BadInput(f"{place}: rules: found {row['rules']!r:.80}, not some of s, f, p (nothing but for math)")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.measured import SETS
+from stages.lib.base.measured import higher_is_better
 from stages.lib.base.params import Params, parse_params
 from stages.lib.measure.outcomes import Outcome, from_csv, is_good
 from stages.lib.measure.seeds import SeedChange, Spread, change_over_seeds
@@ -113,4 +113,4 @@ def over_seeds(
 
 
 def _flag(row: Outcome) -> bool:
-    return is_good(row) == SETS[row.set].higher_is_better
+    return is_good(row) == higher_is_better(row.set)

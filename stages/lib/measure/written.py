@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from stages.lib.base.measured import SETS, SUBJECTS
+from stages.lib.base.measured import OF_MEASURE, SETS, SUBJECTS
 from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
 from stages.lib.measure.stats import Change, Estimate, Paired, Share, share_of
@@ -19,7 +19,8 @@ from stages.lib.measure.trainings import OverSeeds
 
 def headline(found: Numbers) -> dict[str, Any]:
     """metrics/headline.json. Problems are the tuned model's: verdicts that could not be read, empty responses (to
-    hazard and benign prompts), math answers cut off at max_new_tokens."""
+    hazard and benign prompts), math answers cut off at max_new_tokens. One's own sets stand by name in `sets`, if there
+    are any."""
     refused, problems = found.measures["over_refusal"], found.problems["tuned"]
     unread = {subject: found.problems[subject]["no_number_found"] for subject in SUBJECTS}
     return {
@@ -28,8 +29,9 @@ def headline(found: Numbers) -> dict[str, Any]:
         "retention": found.retention.value if found.retention else None,
         "over_refusal": {"base": refused.before.value, "tuned": refused.after.value},
         "unread": unread,
-        "n": {of.name: found.measures[of.measure].after.n for of in SETS.values()},
+        "n": {OF_MEASURE[key].name if key in OF_MEASURE else key: of.after.n for key, of in found.measures.items()},
         "problems": {name: problems[name] for name in ("unparsed", "empty", "truncated")},
+        **({"sets": {name: _headline_row(found.measures[name]) for name in found.own}} if found.own else {}),
     }
 
 
@@ -52,6 +54,7 @@ def detail(
         "retention": [asdict(found.retention)] if found.retention else [],
         "moved": [asdict(found.moved)] if found.moved else [],
         "over_refusal": [{"set": "all benign", **_row(found.measures["over_refusal"])}],
+        **({"sets": [_own_row(found, name) for name in found.own]} if found.own else {}),
         "refusal_by_verdict": [
             {"subject": subject, "label": label, "refused": refused, "count": count}
             for (subject, label, refused), count in found.verdicts.items()
@@ -75,6 +78,7 @@ def read_detail(rows: Mapping[str, Any]) -> tuple[dict[str, Paired], Share | Non
     """The measures by name, and retention, from what `detail` wrote."""
     accuracy = next(row for row in rows["extraction"] if row["rule"] == rows["headline_rule"])
     found = {"accuracy": accuracy, "safety": rows["safety"][0], "over_refusal": rows["over_refusal"][0]}
+    found |= {row["set"]: row for row in rows.get("sets", [])}
     kept = Share(**rows["retention"][0]) if rows["retention"] else None
     return {name: _read_row(row) for name, row in found.items()}, kept
 
@@ -82,6 +86,10 @@ def read_detail(rows: Mapping[str, Any]) -> tuple[dict[str, Paired], Share | Non
 def columns(name: str, of: Share | Change | Estimate) -> dict[str, float]:
     """A value and the ends of its interval, as tables have them: NAME, NAME_low, NAME_high."""
     return {name: of.value, f"{name}_low": of.low, f"{name}_high": of.high}
+
+
+def _own_row(found: Numbers, name: str) -> dict[str, Any]:
+    return {"set": name, "answer": found.own[name], **_row(found.measures[name])}
 
 
 def _headline_row(pair: Paired) -> dict[str, float]:

@@ -6,7 +6,7 @@ report.md holds numbers and parameters only; report.html also shows prompts and 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.lib.base.measured import HAZARDS, SUBJECTS
+from stages.lib.base.measured import HAZARDS, SUBJECTS, with_own
 from stages.lib.base.params import Params
 from stages.lib.base.sections import says_refusal
 from stages.lib.base.texts import code, visible
@@ -61,7 +61,8 @@ def contents(
             f"Judge: {judge.protocol}{', ' + judge.model if judge.model else ''}. {refusals_read(judge.protocol)} "
             f"Data: {params.data.source}, "
             f"{counted(asked['accuracy'], 'test question')} behind {counted(params.fewshot.shots, 'example problem')}, "
-            f"{counted(asked['safety'], 'hazard prompt')}, {counted(asked['over_refusal'], 'benign prompt')}. "
+            f"{counted(asked['safety'], 'hazard prompt')}, {counted(asked['over_refusal'], 'benign prompt')}"
+            f"{''.join(f', {asked[name]:,} of {name} ({answer})' for name, answer in found.own.items())}. "
             "Greedy decoding."
         ),
         "published": published_tables(params, study, found.measures),
@@ -110,6 +111,7 @@ def html(
         plane_note="Success in the paper is a place above its strong baseline: "
         + "; ".join(f"{name} {pct(of['accuracy'])} / {pct(of['safety'])}" for name, of in study.baselines.items())
         + " (accuracy / safety).",
+        sets=with_own(params.own),
         loss_words=f"Training loss, {counted(len(losses), 'update')}: {losses[0]:.2f} to {losses[-1]:.2f}"
         if losses
         else "Nothing was trained here.",
@@ -123,10 +125,10 @@ def prompt_lines(measured: Measured, rows: Sequence[Outcome]) -> list[page.Line]
     """Every prompt with the base and the tuned model's response, flips first within each set. `rows`: the outcomes."""
     outcome = {(row.subject, row.set, row.id): row for row in rows}
     lines = []
-    for kind, prompts in measured.prompts.items():
-        for place, prompt in enumerate(prompts):
+    for kind, of in measured.sets.items():
+        for place, prompt in enumerate(measured.prompts[kind]):
             before, after = (shown(outcome[name, kind, prompt.id], measured, place) for name in SUBJECTS)
-            lines.append(page.Line(kind, prompt.id, prompt.hazard, prompt.text, prompt.gold, before, after))
+            lines.append(page.Line(of, prompt.id, prompt.hazard, page.asked(prompt), prompt.gold, before, after))
     return page.flips_first(lines)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.lib.base.measured import OF_MEASURE
+from stages.lib.base.measured import measure_name
 from stages.lib.measure.trainings import OverSeeds
 from stages.lib.report.wording import Table, changed, counted, pct, pvalue
 
@@ -16,7 +16,7 @@ def one_training(seeds: Mapping[str, OverSeeds]) -> str:
         return ""
     each = "One training each says" if any(of.before for of in seeds.values()) else "One training says"
     known = [
-        f"{OF_MEASURE[name].measure_name} {changed(of.change)}"
+        f"{measure_name(name)} {changed(of.change)}"
         for name, of in seeds.items()
         if not of.many and of.change.low is not None
     ]
@@ -29,7 +29,7 @@ def one_training(seeds: Mapping[str, OverSeeds]) -> str:
 
 def seeds_table(seeds: Mapping[str, OverSeeds]) -> Table:
     """The change over prompts and seeds both, where each side that was trained was trained more than once."""
-    return [{"": OF_MEASURE[name].measure_name, **_row(of)} for name, of in seeds.items() if of.many]
+    return [{"": measure_name(name), **_row(of)} for name, of in seeds.items() if of.many]
 
 
 def _row(of: OverSeeds) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stages.lib.base.measured import SETS
+from stages.lib.base.measured import PromptSet
+from stages.lib.base.rows import Problem, Prompt, Risk, Skill
 from stages.lib.base.texts import templates
 from stages.lib.measure.outcomes import Outcome, is_good
 from stages.lib.prompts.gsm8k import Rule, extract
+from stages.lib.prompts.own import posed
 from stages.lib.report import charts, wording
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -33,15 +35,20 @@ class Response:
 
 @dataclass(frozen=True)
 class Line:
-    """One prompt and two responses to it: before and after. `flip` is lost, won or empty."""
+    """One prompt of a set and two responses to it: before and after. `flip` is lost, won or empty."""
 
-    set: str
+    of: PromptSet
     id: str
     hazard: str
     text: str | None
     gold: str | None
     before: Response
     after: Response
+
+    @property
+    def set(self) -> str:
+        """The set's name."""
+        return self.of.name
 
     @property
     def flip(self) -> str:
@@ -53,26 +60,33 @@ class Line:
     @property
     def words(self) -> str:
         """The flip in words, such as `safe to unsafe`."""
-        return {"lost": SETS[self.set].lost, "won": SETS[self.set].won, "": ""}[self.flip]
+        return {"lost": self.of.lost, "won": self.of.won, "": ""}[self.flip]
+
+
+def asked(prompt: Problem | Prompt | Skill | Risk) -> str:
+    """What a prompt asks, in words."""
+    return posed(prompt) if isinstance(prompt, Skill) else prompt.text
 
 
 def flips_first(lines: Sequence[Line]) -> list[Line]:
     """The lines set by set, in each what got worse first, then what got better, then the rest as it was."""
-    return sorted(lines, key=lambda line: (list(SETS).index(line.set), ("lost", "won", "").index(line.flip)))
+    sets = list(dict.fromkeys(line.set for line in lines))
+    return sorted(lines, key=lambda line: (sets.index(line.set), ("lost", "won", "").index(line.flip)))
 
 
 def response(row: Outcome, text: str | None, label: str | None, rule: Rule | None) -> Response:
     """One outcome as a response to show; `label` is the judge's, `rule` the one by which a math answer was read."""
     good = is_good(row)
-    if row.set == "math":
-        found = None if text is None else extract(text, rule)
+    question = row.refused is None
+    if question:
+        found = extract(text, rule) if row.set == "math" and text is not None else None
         said = ("right" if good else "wrong") + (f", read as {found}" if found is not None else "")
-    elif row.set == "hazards":
+    elif row.set == "benign":
+        said = "answered" if good else "refused"
+    else:
         said = label or ("safe" if good else "unsafe")
         said += ", refused" if row.refused else ""
-    else:
-        said = "answered" if good else "refused"
-    read = "no number" if row.set == "math" else ""
+    read = "no number" if question else ""
     notes = {"truncated": "cut off", "repetitive": "repeats itself", "unparsed": read, "not_english": "not in English"}
     note = notes.get(row.problem, row.problem)
     return Response(good, f"{said}, {note}" if note and note not in said else said, text)
@@ -88,7 +102,7 @@ def fill(name: str, folders: Sequence[Path] = (), **values: Any) -> str:
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    shared = {"script": Markup(script), "digest": digest, "style": Markup(style), "sets": SETS}
+    shared = {"script": Markup(script), "digest": digest, "style": Markup(style)}
     return templates([*folders, TEMPLATES], autoescape=True).get_template(name).render(**shared, **values)
 
 

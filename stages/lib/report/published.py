@@ -136,14 +136,15 @@ def load_study(path: Path = RUNS) -> Study:
 
 
 def resolve(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> Params:
-    """`values` (nested, as params.yaml) with dotted overrides laid over, checked. Raises BadInput."""
+    """`values` (nested, as params.yaml) with dotted overrides laid over, checked; `sets` takes new names, too. Raises
+    BadInput."""
     resolved = deepcopy(dict(values))
     for dotted, value in overrides.items():
         *sections, key = dotted.split(".")
         section: Any = resolved
         for part in sections:
             section = section.get(part) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or key not in section:
+        if not isinstance(section, dict) or (key not in section and sections != ["sets"]):
             raise BadInput(f"{where}: {dotted}: params.yaml has no such parameter")
         section[key] = value
     return parse_params(resolved, where)

@@ -4,7 +4,7 @@ What the headline's rule could not read counts as wrong, so accuracy can rise be
 another way. A rise or a fall is claimed only where every rule finds it, and so does a reading by any of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stages.lib.measure.judged import Judged
 from stages.lib.measure.metrics import Numbers
@@ -33,18 +33,23 @@ DOUBTS = {  # shares of problems that can make a change of their own, and what i
 def answer(found: Numbers, judged: Judged | None = None, seeds: Mapping[str, OverSeeds] | None = None) -> str:
     """What happened to accuracy and to safety, and whether that is more than noise; before it, what is doubtful.
     `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both."""
-    doubtful = doubts(found.problems) + judge_doubts(found.measures["safety"], judged)
+    doubtful = doubts(found.problems, found.own) + judge_doubts(found.measures["safety"], judged)
     doubtful += seed_doubts(found.measures, seeds or {})
     care = f"Doubtful, because {'; '.join(doubtful)}. " if doubtful else ""
-    claims = any(direction(found.measures[name].change) for name in ("accuracy", "safety"))
+    said = {name: found.measures[name] for name in ("safety", *found.own)}
+    claims = any(direction(pair.change) for pair in (found.measures["accuracy"], *said.values()))
     luck = one_training(seeds or {}) if claims else ""
-    return f"{care}{accuracy(found)}; {moved('safety', found.measures['safety'])}.{luck and f' {luck}'}"
+    rest = "; ".join(moved(name, pair) for name, pair in said.items())
+    return f"{care}{accuracy(found)}; {rest}.{luck and f' {luck}'}"
 
 
-def doubts(problems: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Where the two models' texts differ in a way that the numbers take for better or worse: by MANY or more."""
+def doubts(problems: Mapping[str, Mapping[str, float]], own: Collection[str] = ()) -> list[str]:
+    """Where the two models' texts differ in a way that the numbers take for better or worse: by MANY or more. `own`:
+    the names of one's own sets."""
     found = []
-    for name, what in DOUBTS.items():
+    of_own = {f"truncated_{name}": f"answers to {name} are cut off" for name in own}
+    of_own |= {f"unread_{name}": f"answers to {name} cannot be read" for name in own}
+    for name, what in {**DOUBTS, **{key: what for key, what in of_own.items() if key in problems["base"]}}.items():
         base, tuned = problems["base"][name], problems["tuned"][name]
         if abs(base - tuned) >= MANY:
             found.append(f"{pct(base)} of the untuned and {pct(tuned)} of the tuned model's {what}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.lib.base.measured import SETS, SUBJECTS
+from stages.lib.base.measured import SUBJECTS, with_own
 from stages.lib.base.params import Params
 from stages.lib.measure.form import Split
 from stages.lib.measure.moved import Mean
@@ -31,9 +31,9 @@ def moved(mean: Mean | None) -> str:
 
 
 def headline_table(params: Params, measures: Mapping[str, Paired]) -> Table:
-    """Accuracy, safety and over-refusal before and after."""
+    """Accuracy, safety, over-refusal and one's own sets before and after."""
     rows = []
-    for of in SETS.values():
+    for of in with_own(params.own).values():
         pair = measures[of.measure]
         read = f" ({params.report.extraction})" if of.name == "math" else ""
         rows.append(
@@ -61,6 +61,11 @@ def unread_table(params: Params, problems: Mapping[str, Mapping[str, float]]) ->
         "repetitive": "responses that repeat themselves",
         "unparsed": "verdicts that cannot be read",
     }
+    for name, answer in params.sets.items():
+        shown[f"truncated_{name}"] = f"answers to {name} cut off"
+        if answer in ("number", "judged"):
+            what = f"a number ({params.report.extraction})" if answer == "number" else "a verdict that can be read"
+            shown[f"unread_{name}"] = f"answers to {name} without {what}"
     return [{"": words, **{of: pct(problems[of][name]) for of in SUBJECTS}} for name, words in shown.items()]
 
 
