@@ -7,13 +7,14 @@
 # BASE         what `make review` and `make gate` compare with: a commit, branch, tag or experiment  [main]
 # HEAD         the change: the same, or `workspace`                                                  [HEAD]
 # LINK         where readers of review.md find review.html                                           [review.html]
+# TASKS        what `make panel` measures: tasks of lm-evaluation-harness, with commas between them  [arc_easy,ifeval]
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup repro test test-faults test-cluster lint drift review gate embedded bench bench-gpu clean
+.PHONY: help setup repro test test-faults test-cluster lint drift review gate panel embedded bench bench-gpu clean
 
 help:
 	@echo "make repro   set up if needed, then run the six stages (dvc repro)"
@@ -25,6 +26,7 @@ help:
 	@echo "make drift   do the committed metrics belong to this code, these parameters, this data? (nothing is run)"
 	@echo "make review  compare this commit with BASE (main): review/review.md, review.html and plane.png"
 	@echo "make gate    the same, and fail unless the rules of params.yaml's review section are kept"
+	@echo "make panel   any TASKS of lm-evaluation-harness, before and after the tuning: metrics/panel.json"
 	@echo "make embedded  build the guard in models/embedded again from data/embedded, most of an hour (nobody needs to)"
 	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
@@ -69,6 +71,13 @@ review: setup
 
 gate: setup
 	$(RUN) python -m tools.review $(REVIEWED) --fail-on all
+
+$(VENV)/.panel: tools/panel/requirements.txt | setup
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -r $<
+	@touch $@
+
+panel: $(VENV)/.panel
+	$(RUN) python -m tools.panel "$${TASKS:-arc_easy,ifeval}"
 
 embedded: setup
 	$(RUN) python -m tools.embedded.build

@@ -32,6 +32,7 @@ from stages.lib.measure.trainings import KEPT, OverSeeds, Training, configuratio
 from stages.lib.measure.written import detail, headline
 from stages.lib.prompts.own import by_set
 from stages.lib.report.published import load_study
+from stages.lib.report.sentence import safety_fell
 from stages.lib.report.wording import counted
 
 ANNOTATIONS = Path("data/annotations")
@@ -52,7 +53,7 @@ def main() -> None:
     check_alike(measured, made_by, params.base.model)
     found = rounded(numbers(measured))  # tables, texts and charts are of the very numbers that the files have
 
-    from stages.lib.report import annotations, charts, document
+    from stages.lib.report import annotations, charts, document, tried
 
     labels = annotations.read_labels(ANNOTATIONS)
     keys = {name: annotations.measured_key(generated(name)) for name in SUBJECTS}
@@ -81,7 +82,9 @@ def main() -> None:
     costs = [json.loads(read_text(path)) for path in sorted(Path("data/costs").glob("*.json"))]
     costs.append(cost("report", time.perf_counter() - start, sum(map(len, measured.prompts.values())), None))
     write_json(METRICS / "cost.json", costs)
-    facts = document.contents(params, study, found, costs, read_by_people(measured, labels, keys), judged, seeds)
+    to_try = tried.what_to_try(study, params) if safety_fell(found.measures, seeds) else {}
+    read = read_by_people(measured, labels, keys)
+    facts = document.contents(params, study, found, costs, read, judged, seeds, to_try)
     write_json(METRICS / "detail.json", {"sentence": facts["sentence"], **detail(found, judged, seeds)})
     lines = document.prompt_lines(measured, rows)
     write_text(REPORT / "report.md", document.markdown(params, facts))

@@ -142,7 +142,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def copy_inputs(folder: Path) -> None:
     """The embedded data, labels and trainings that are kept, and runs.yaml, into a folder."""
-    for name in ("data/embedded", "data/annotations", "data/sets", "metrics/runs/default"):
+    for name in ("data/embedded", "data/annotations", "data/sets", "metrics/runs"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "runs.yaml", folder)
 
@@ -260,7 +260,7 @@ READ_BY_STAGES = (
     "data/embedded",
     "data/annotations",
     "data/sets",
-    "metrics/runs/default",
+    "metrics/runs",
     ".dvc/plots",
 )
 HOSTILE = "</pre><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">|`@team` \u202e"

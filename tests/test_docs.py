@@ -21,8 +21,10 @@ from stages.lib.measure.decide import within
 from stages.lib.measure.outcomes import from_csv
 from stages.lib.measure.power import prompts_wanted
 from stages.lib.report.published import load_study, resolve
+from stages.lib.report.tried import read_tried
 from stages.lib.report.wording import markdown_table
 from tests.conftest import ROOT, params_values
+from tools import mitigations
 from tools.review import command, page
 from tools.review.comparison import compare
 from tools.review.gate import rulings
@@ -35,6 +37,7 @@ REVIEWS = ("larger-rank", "run2-rate")
 # files that no stage lists among its outputs
 WRITTEN = (
     *("review/review.md", "review/review.html", "review/plane.png", "metrics/runs/", ".dvc/tmp/exps/standalone/"),
+    "metrics/panel.json",  # by `make panel`
     "models/tuned/training.json",  # of a training in which the untuned model had a say
 )
 ENDINGS = (".csv", ".html", ".json", ".jsonl", ".lock", ".md", ".png", ".py", ".toml", ".txt", ".yaml", ".yml")
@@ -221,6 +224,18 @@ def test_a_wrong_value_is_refused_as_shown(tmp_path, monkeypatch):
 def test_the_study_says_whether_results_are_kept():
     kept = list((ROOT / "metrics/runs").glob("*/run*.json"))
     assert ("No results of the ten are kept here yet." in in_one_line("docs/STUDY.md")) is not bool(kept)
+
+
+def test_the_page_of_ways_shows_what_is_kept_of_them():
+    study = load_study(ROOT / "runs.yaml")
+    tried = read_tried(study, "laptop", ROOT / "metrics/runs")
+    ways, text = tried.ways(study), read("docs/FORGETTING.md")
+    assert ("No results of it are kept here yet." in text) is not bool(ways)
+    tables = [line for line in mitigations.page(study, tried, ways).splitlines() if line.startswith("|")]
+    assert not ways or set(tables) <= set(text.splitlines())
+    for way in study.ways:
+        assert not way.plain or set(way.overrides) <= {"finetune.learning_rate", "finetune.epochs"}
+        assert way.plain or all(f"-S {name}=" in text for name in way.overrides if name != "data.unsolved"), way.name
 
 
 def test_the_status_shown_is_one_that_slurm_can_give(tmp_path, monkeypatch):

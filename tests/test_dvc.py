@@ -38,6 +38,8 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "fetch": (),
     "findings": ("review", "runs"),
     "measure": (),
+    "mitigations": (),
+    "panel": (),
     "simulate": (),
     "strength": ("runs",),
 }
@@ -163,6 +165,7 @@ MEASURE = (
     "judged",
     "reader",
     "trainings",
+    "ways",
 )
 
 

@@ -14,12 +14,12 @@ from stages.lib.base.errors import BadInput
 from stages.lib.base.params import load_params, parse_params
 from stages.lib.measure.stats import Estimate, Paired, share_of
 from stages.lib.report import charts
-from stages.lib.report.published import load_study, matching_runs, resolve
+from stages.lib.report.published import load_study, matching_runs, override, resolve
 from stages.lib.report.tables import published_tables
 from tests.conftest import ROOT, params_values, write_params
 from tools.runs.command import compared, points
 from tools.runs.experiments import Result
-from tools.runs.overrides import override, with_overrides
+from tools.runs.overrides import with_overrides
 
 COLUMNS = (
     "run",

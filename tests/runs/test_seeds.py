@@ -1,10 +1,15 @@
 """One configuration with several seeds: trained for real by a tiny model, kept, and used by report and review."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.params import parse_params
@@ -13,7 +18,7 @@ from stages.lib.measure.trainings import configuration, others, over_seeds, read
 from stages.lib.report.luck import one_training, seeds_table
 from stages.lib.report.published import load_study
 from tests.conftest import ROOT, params_values
-from tests.faults.test_kills_dvc import ask, origin, run, said  # noqa: F401 - a fixture
+from tests.faults.test_kills_dvc import ENVIRONMENT, ask, origin, run, said  # noqa: F401 - a fixture
 
 
 def rows(safe: float, seed: int, n: int = 60) -> list[Outcome]:
@@ -109,3 +114,38 @@ def test_seeds_are_trained_kept_and_used(origin):  # noqa: F811
     assert run(origin, command) == 0, said(origin)  # a report of them decides no result
     assert said(origin).count(": done, metrics/runs/default/") == 4
     assert "Over prompts and training seeds both:" in ask(origin, "python", "-m", "tools.review", "--base", "HEAD")
+
+
+@pytest.mark.slow
+def test_mitigations_are_trained_kept_and_compared_whatever_stops_them(origin):  # noqa: F811
+    folder = origin.parent / "mitigations"
+    subprocess.run(["git", "clone", "-q", str(origin), str(folder)], env=ENVIRONMENT, check=True)
+    study = YAML(typ="safe").load((folder / "runs.yaml").read_text())
+    ways = {"mask": {"finetune.mask_perplexity": 50_000}, "half-strength": {"lora.strength": 0.5}}
+    study["mitigations"] = {"of": "run02", "plain": {}, "ways": ways}
+    with (folder / "runs.yaml").open("w") as file:
+        YAML().dump(study, file)
+    ask(folder, "git", "commit", "--quiet", "-am", "three mitigations")
+    command = ("python", "-m", "tools.runs", "seeds", "2", "--mitigations", "--profile", "embedded")
+    results = folder / "metrics/runs/embedded"
+    log = (folder.parent / "killed.log").open("w")
+    process = subprocess.Popen(
+        command, cwd=folder, env=ENVIRONMENT, start_new_session=True, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+    )
+    while process.poll() is None and not ask(folder, "git", "ls-tree", "-r", "HEAD", "metrics/runs/embedded"):
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run(folder, command) == 0, said(folder)
+    assert "run02-seed1126-embedded: done, metrics/runs/embedded/run02-seed1126.json" in said(folder)
+    names = [f"{name}-seed{seed}" for name in ("half-strength", "mask", "run02") for seed in (1126, 1127)]
+    assert sorted(path.name for path in results.iterdir()) == [f"{of}.{end}" for of in names for end in ("csv", "json")]
+    assert ask(folder, "git", "status", "--porcelain", "--untracked-files=no") == ""
+    found = {name: json.loads((results / f"{name}.json").read_text()) for name in names}
+    assert 0 < found["mask-seed1126"]["training"]["masked_share"] < 1
+    assert found["run02-seed1126"]["training"] == found["half-strength-seed1127"]["training"] == {}
+    assert all(each["moved"][0]["value"] > 0 for each in found.values())
+    shown = ask(folder, "python", "-m", "tools.mitigations", "--profile", "embedded")
+    assert "masked share" in shown
+    assert "not run yet" not in shown
+    assert (results / "mitigations.png").is_file()

@@ -29,6 +29,7 @@ from tools.review.alike import cut_off
 from tools.review.comparison import Compared, Comparison, compare
 from tools.review.gate import RULES, Ruling, rulings, stopping
 from tools.review.revisions import REFERENCE, WORKSPACE, Revision, Texts, read_revision, read_texts
+from tools.review.tips import to_try
 
 REVIEW = Path("review")
 MARK = "<!-- aftertune review -->"  # by which a workflow finds its comment again
@@ -127,6 +128,7 @@ def contents(
         "flips": flips(comparison, link),
         "others": others(comparison),
         "notes": notes,
+        "to_try": to_try(comparison, found),
     }
 
 

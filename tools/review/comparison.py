@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.lib.base.measured import SUBJECTS, PromptSet, higher_is_better
 from stages.lib.measure.form import Split, form_and_skill
-from stages.lib.measure.outcomes import Outcome, is_good, of_set
+from stages.lib.measure.outcomes import group_of, is_good, of_set
 from stages.lib.measure.power import change_to_show, holm_level
 from stages.lib.measure.stats import (
     Estimate,
@@ -143,11 +143,6 @@ def flags_paired(kind: str, pairs: Pairs) -> Paired:
     """The measure of a set on both sides."""
     flags = [[is_good(row) == higher_is_better(kind) for row in pair] for pair in pairs]
     return paired(*zip(*flags, strict=True), groups_of(pairs))
-
-
-def group_of(row: Outcome) -> str:
-    """What a prompt comes from: its group, or itself."""
-    return row.group or f"id {row.id}"
 
 
 def groups_of(pairs: Pairs) -> list[str]:

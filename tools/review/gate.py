@@ -19,13 +19,13 @@ from typing import Any, Literal
 from stages.lib.base.measured import OF_MEASURE, SETS, PromptSet
 from stages.lib.measure import decide
 from stages.lib.measure.decide import Decision
-from stages.lib.measure.outcomes import Outcome, of_set
+from stages.lib.measure.outcomes import Outcome, group_of, of_set
 from stages.lib.measure.reader import corrected
 from stages.lib.measure.seeds import SeedChange
 from stages.lib.measure.stats import Estimate
 from stages.lib.report.wording import changed, counted, pct, points
 from tools.review.alike import Pairs
-from tools.review.comparison import Comparison, group_of, groups_of, pairs_over_seeds
+from tools.review.comparison import Comparison, groups_of, pairs_over_seeds
 
 MEASURES = ("safety", "accuracy", "over_refusal")  # in the order of the rules
 LIMITS = {**{name: OF_MEASURE[name].limit for name in MEASURES}, "unparsed": "review.max_unparsed"}

@@ -5,6 +5,7 @@
     python -m tools.runs run run04 [--profile paper]    dvc exp run in a clone of its own, result kept in metrics/runs/
     python -m tools.runs run --all [-S data.train_rows=shortest_third/512]   every run alike, otherwise; also for submit
     python -m tools.runs seeds 6 [--run run02 --profile laptop] [--submit]   params.yaml, or a run, with 6 seeds
+    python -m tools.runs seeds 2 --mitigations --profile laptop [--submit]   each way to forget less, and without any
     python -m tools.runs results [--profile paper]      measured beside published with intervals, and a picture of them
     python -m tools.runs submit --all [--profile paper] [--partition P] [--gres gpu:1] [--time 8:00:00]   on Slurm
     python -m tools.runs status [--profile paper]       submitted runs: waiting, running (how far), done, failed (why)
@@ -95,7 +96,11 @@ def parse_arguments() -> argparse.Namespace:
         each.add_argument("-S", "--set", action="append", default=[], metavar="NAME=VALUE", help=other)
     seeding = commands.add_parser("seeds", help="train one configuration with so many seeds")
     seeding.add_argument("count", type=int, metavar="N", help="finetune.seed as it stands, and the N - 1 after it")
-    seeding.add_argument("--run", default=DEFAULT.name, help="one of the ten, instead of params.yaml as it stands")
+    which = seeding.add_mutually_exclusive_group()
+    which.add_argument("--run", default=DEFAULT.name, help="one of the ten, instead of params.yaml as it stands")
+    which.add_argument(
+        "--mitigations", action="store_true", help="all of runs.yaml's mitigations, and the run they are of"
+    )
     seeding.add_argument("--submit", action="store_true", help="as a Slurm job array")
     for each, name in product((submitting, seeding), SBATCH):
         each.add_argument(f"--{name}", help="as sbatch takes it")
@@ -103,7 +108,9 @@ def parse_arguments() -> argparse.Namespace:
     collecting = commands.add_parser("collect", help="keep the results of submitted runs")
     for each in (showing, running, resulting, submitting, asking, collecting):
         each.add_argument("--profile", default="embedded", help="embedded (default), laptop, paper; default for seeds")
-    seeding.add_argument("--profile", default=DEFAULT.name, help="with --run: embedded, laptop or paper")
+    seeding.add_argument(
+        "--profile", default=DEFAULT.name, help="with --run or --mitigations: embedded, laptop or paper"
+    )
     arguments = top.parse_args()
     if arguments.command == "seeds" and not 1 <= arguments.count <= SEEDS:
         seeding.error(f"N: from 1 to {SEEDS}")
@@ -118,21 +125,26 @@ def chosen(study: Study, arguments: argparse.Namespace) -> Sequence[Run]:
 
 
 def seeds(study: Study, arguments: argparse.Namespace) -> None:
-    """Train one configuration with several seeds, each kept like a run, and say how far they spread. The untuned model
-    is the same for all, so DVC's run cache has it from the first on."""
-    of, profile = study.run(arguments.run), arguments.profile
-    params = resolve(read_yaml(Path("params.yaml")), study.overrides(of, profile), str(RUNS))
+    """Train one configuration, or each of the mitigations, with several seeds, each kept like a run, and say how far
+    they spread: seed by seed, so that the first of all are there first. The untuned model is the same for all, so DVC's
+    run cache has it from the first on."""
+    each_of, profile = study.mitigations if arguments.mitigations else [study.run(arguments.run)], arguments.profile
+    if not each_of:
+        raise BadInput(f"{RUNS}: no mitigations there")
+    params = resolve(read_yaml(Path("params.yaml")), study.overrides(each_of[0], profile), str(RUNS))
     if params.tuned.model:
         raise BadInput(f"tuned.model is {params.tuned.model}: nothing is trained, so no seed makes a difference")
     first = params.finetune.seed
-    runs = [study.run(f"{of.name}-seed{first + number}") for number in range(arguments.count)]
+    runs = [study.run(f"{of.name}-seed{first + number}") for number in range(arguments.count) for of in each_of]
     if arguments.submit:
         slurm.submit(runs, profile, sbatch_options(arguments))
         return
     with one_at_a_time():
         for each in runs:
             run_one(study, each, profile)
-    print(markdown_table(seeds_table([(each, read_result(result_file(each, profile))) for each in runs])))
+    for place in range(len(each_of)):
+        kept = [(each, read_result(result_file(each, profile))) for each in runs[place :: len(each_of)]]
+        print(markdown_table(seeds_table(kept)))
 
 
 def seeds_table(kept: Sequence[tuple[Run, Result]]) -> Table:

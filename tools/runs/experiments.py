@@ -14,16 +14,16 @@ from typing import Any
 
 from stages.lib.base.dvc_lock import parse_lock
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text, write_json, write_text
+from stages.lib.base.files import read_text, write_text
 from stages.lib.base.params import Params, parse_params
 from stages.lib.base.waiting import held
 from stages.lib.base.yaml_files import dump_yaml, parse_yaml, read_yaml
 from stages.lib.fetch import hub
 from stages.lib.measure.stats import Paired
 from stages.lib.measure.written import read_headline
-from stages.lib.report.published import RUNS, Run, Study, resolve
+from stages.lib.report.published import RUNS, Run, Study, override, resolve
 from tools.commands import check_repository, dvc, git
-from tools.runs.overrides import override
+from tools.runs.kept import read_experiment, write_kept
 
 RESULTS = Path("metrics/runs")
 CKPT = Path(".ckpt")
@@ -157,13 +157,7 @@ def keep_result(each: Run, profile: str, commit: str) -> None:
                 f"{title(each, profile)} is of commit {commit[:7]}, and more was changed since than results, texts, "
                 f"tests and tools; to keep its result, `git switch --create results {commit[:7]}`, collect, and merge"
             )
-        head = json.loads(git("show", f"{experiment}:metrics/headline.json"))
-        values = parse_yaml(git("show", f"{experiment}:params.yaml"), experiment)
-        costs = json.loads(git("show", f"{experiment}:metrics/cost.json"))
-        result = {"run": each.name, "profile": profile, "commit": commit, "headline": head, "cost": costs}
-        write_json(path, {**result, "params": values})
-        outcomes = path.with_suffix(".csv")
-        write_text(outcomes, git("show", f"{experiment}:metrics/outcomes.csv") + "\n")
+        outcomes = write_kept(path, each.name, profile, commit, read_experiment(experiment))
         git("add", str(path), str(outcomes))
         if git("status", "--porcelain", "--", str(path), str(outcomes)):
             said = f"Result of {each.name}, {profile} profile"

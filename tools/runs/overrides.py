@@ -1,6 +1,5 @@
-"""Other parameters laid over the ten runs' own: `-S` of `run` and `submit`, and how they are told to DVC."""
+"""Other parameters laid over the runs' own: `-S` of `run` and `submit`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,11 +24,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 def with_overrides(study: Study, settings: Sequence[str]) -> Study:
     """The study with `name=value` settings laid over every run's parameters. Raises BadInput if one is none."""
     laid = parse_settings(settings)
-    return replace(study, runs=tuple(replace(each, overrides={**each.overrides, **laid}) for each in study.runs))
-
-
-def override(name: str, value: Any) -> str:
-    """A parameter in the grammar of `dvc exp run -S`: its value is JSON, with text in single quotes. `++`: DVC takes a
-    set of one's own (sets.NAME), of a name that params.yaml does not have, for nothing less."""
-    new = "++" if name.startswith("sets.") else ""
-    return f"{new}{name}=" + (f"'{value}'" if isinstance(value, str) else json.dumps(value))
+    runs, ways = (
+        tuple(replace(each, overrides={**each.overrides, **laid}) for each in of) for of in (study.runs, study.ways)
+    )
+    return replace(study, runs=runs, ways=ways)

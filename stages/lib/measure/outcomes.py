@@ -62,6 +62,11 @@ def is_own(name: str) -> bool:
     return name not in TAKEN and bool(re.fullmatch(SET_NAME, name))
 
 
+def group_of(row: Outcome) -> str:
+    """What a prompt comes from: its group, or itself."""
+    return row.group or f"id {row.id}"
+
+
 def of_set(outcomes: Sequence[Outcome], kind: str, subject: str) -> list[Outcome]:
     """One subject's outcomes of one set of prompts."""
     return [row for row in outcomes if row.set == kind and row.subject == subject]

@@ -16,6 +16,7 @@ import numpy as np
 from stages.lib.base.errors import BadInput
 from stages.lib.base.measured import higher_is_better
 from stages.lib.base.params import Params, parse_params
+from stages.lib.measure.moved import Mean
 from stages.lib.measure.outcomes import Outcome, from_csv, is_good
 from stages.lib.measure.seeds import SeedChange, Spread, change_over_seeds
 
@@ -29,6 +30,17 @@ class Training:
     seed: int
     configuration: str
     outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A kept result: its parameters and outcomes; how far the model has moved, and what was found when the untuned
+    model was asked, by name: None where the file does not say it."""
+
+    params: Params
+    outcomes: Sequence[Outcome]
+    moved: Mean | None
+    found: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -53,18 +65,26 @@ def configuration(params: Params) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def read_training(result: str, outcomes: str, where: str) -> Training | None:
-    """A kept result and its outcomes. None for one of other code, which knew other parameters. Raises BadInput if it is
-    no result."""
+def read_kept(result: str, outcomes: str, where: str) -> Kept | None:
+    """A kept result and its outcomes, as `tools.runs` writes them. None for one of other code, which knew other
+    parameters. Raises BadInput if it is no result."""
     try:
-        values: Any = json.loads(result)["params"]
-    except (ValueError, KeyError, TypeError) as error:
+        values: Any = json.loads(result)
+        params, moved, found = values["params"], values.get("moved"), values.get("training")
+        mean = Mean(**moved[0]) if moved else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{where}: not a kept result ({error!r}); `git checkout` brings it back") from None
     try:
-        params = parse_params(values, where)
+        checked = parse_params(params, where)
     except BadInput:
         return None
-    return Training(params.finetune.seed, configuration(params), from_csv(outcomes, where))
+    return Kept(checked, from_csv(outcomes, where), mean, found)
+
+
+def read_training(result: str, outcomes: str, where: str) -> Training | None:
+    """A kept result as one training of its configuration; None and errors as `read_kept` has them."""
+    kept = read_kept(result, outcomes, where)
+    return kept and Training(kept.params.finetune.seed, configuration(kept.params), kept.outcomes)
 
 
 def others(kept: Sequence[Training], of: str, seed: int) -> list[Training]:
@@ -72,7 +92,7 @@ def others(kept: Sequence[Training], of: str, seed: int) -> list[Training]:
     return [each for each in kept if each.configuration == of and each.seed != seed]
 
 
-def flags(rows: Sequence[Outcome], kept: Sequence[Training]) -> np.ndarray:
+def flags(rows: Sequence[Outcome], kept: Sequence[Training | Kept]) -> np.ndarray:
     """What the measure of a set counts, as (trainings, prompts): of these outcomes of one tuned model, and of those
     trainings that were asked all of the same prompts."""
     found = [[_flag(row) for row in rows]]

@@ -42,9 +42,11 @@ def contents(
     readers: Mapping[str, Any],
     judged: Judged | None,
     seeds: Mapping[str, OverSeeds],
+    to_try: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that both documents show: sentences as text, tables as rows. `readers` are `people.reader_facts`;
-    `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both."""
+    `judged`: safety by readers' labels; `seeds`: changes over prompts and training seeds both; `to_try`:
+    `tried.what_to_try`, nothing where safety did not fall."""
     judge, asked = params.judge, {name: pair.after.n for name, pair in found.measures.items()}
     no_rule = judge.protocol != "refusal_rule"
     return {
@@ -81,6 +83,7 @@ def contents(
             for subject, shares in found.problems.items()
         ],
         "cost": [{key: "" if value is None else value for key, value in row.items()} for row in costs],
+        "to_try": to_try,
         "yaml": dump_yaml(params.model_dump(exclude={"review", "machine"})),
         **readers,
     }

@@ -1,8 +1,10 @@
-"""The ten published runs (runs.yaml): their parameters in each profile, their printed results, and which run a run is.
+"""The ten published runs (runs.yaml): their parameters in each profile, their printed results, and which run a run is;
+and the ways to forget less that are laid over one of them.
 
 In the embedded profile a 1.5B and a 7B run with the same hyperparameters come out the same (1 and 6): both names match.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -59,11 +61,22 @@ class _Profile(Section):
     overrides: Overrides
 
 
+RunName = Annotated[str, Field(strict=True, pattern=r"^run[0-9]{2}$")]
+WayName = Annotated[str, Field(strict=True, pattern=r"^[a-z]+(-[a-z]+)*$")]
+
+
+class _Mitigations(Section):
+    of: RunName
+    plain: dict[WayName, Overrides]
+    ways: dict[WayName, Overrides]
+
+
 class _File(Section):
     baselines: dict[Text, _Result]
     common: Overrides
     profiles: dict[Text, _Profile]
-    runs: Annotated[dict[Annotated[str, Field(strict=True, pattern=r"^run[0-9]{2}$")], _Run], Field(min_length=1)]
+    runs: Annotated[dict[RunName, _Run], Field(min_length=1)]
+    mitigations: _Mitigations | None = None  # older commits have none
 
 
 @dataclass(frozen=True)
@@ -81,17 +94,34 @@ DEFAULT = Run("default", "", {}, math.nan, math.nan)  # which nobody has publish
 
 
 @dataclass(frozen=True)
+class Way:
+    """A way to forget less, as dotted overrides that are laid over one of the ten. `plain`: it learns less instead, as
+    anyone could."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    plain: bool = False
+
+
+@dataclass(frozen=True)
 class Study:
-    """All of runs.yaml."""
+    """All of runs.yaml. `ways` are laid over the run named `forgets`, one at a time."""
 
     runs: tuple[Run, ...]
     common: Mapping[str, Any]
     profiles: Mapping[str, Any]
     baselines: Mapping[str, Mapping[str, float]]
+    forgets: str = ""
+    ways: tuple[Way, ...] = ()
+
+    @property
+    def mitigations(self) -> list[Run]:
+        """The run that forgets, then each way laid over it."""
+        return [self.run(name) for name in (self.forgets, *(way.name for way in self.ways)) if name]
 
     def run(self, name: str) -> Run:
-        """The run of this name; `default` is params.yaml as it stands, and `NAME-seed7` a run trained with the seed 7.
-        Raises BadInput if there is none."""
+        """The run of this name; `default` is params.yaml as it stands, `NAME-seed7` a run trained with the seed 7, and
+        a way's name the run that forgets with that way. Raises BadInput if there is none."""
         found = re.fullmatch("(.+)-seed([0-9]{1,9})", name)
         if found:
             of = self.run(found[1])
@@ -99,7 +129,12 @@ class Study:
         for run in (*self.runs, DEFAULT):
             if run.name == name:
                 return run
-        raise BadInput(f"no run {name!r}; there are {', '.join(run.name for run in self.runs)}")
+        for way in self.ways:
+            if way.name == name:
+                of = self.run(self.forgets)
+                overrides = {**of.overrides, **way.overrides}
+                return replace(of, name=name, overrides=overrides, accuracy=math.nan, safety=math.nan)
+        raise BadInput(f"no run {name!r}; there are {', '.join(each.name for each in (*self.runs, *self.ways))}")
 
     def overrides(self, run: Run, profile: str) -> dict[str, Any]:
         """Every override of a run in a profile, by dotted key; what is not named stays as in params.yaml. The default
@@ -131,8 +166,16 @@ def load_study(path: Path = RUNS) -> Study:
         for run in runs:
             if run.size not in chosen.models:
                 raise BadInput(f"{path}: runs.{run.name}.size: found {run.size!r}; profile {profile} has no such model")
+    tried, names = read.mitigations, [run.name for run in runs]
+    if tried and tried.of not in names:
+        raise BadInput(f"{path}: mitigations.of: found {tried.of!r}, not one of the runs ({', '.join(names)})")
+    if tried and (twice := sorted(tried.plain.keys() & tried.ways.keys())):
+        raise BadInput(f"{path}: mitigations: {twice[0]} stands under plain and under ways; give one another name")
+    plain = [Way(name, overrides, plain=True) for name, overrides in (tried.plain if tried else {}).items()]
+    ways = [*plain, *(Way(name, overrides) for name, overrides in (tried.ways if tried else {}).items())]
     values = read.model_dump()
-    return Study(runs, values["common"], values["profiles"], values["baselines"])
+    study = Study(runs, values["common"], values["profiles"], values["baselines"])
+    return replace(study, forgets=tried.of if tried else "", ways=tuple(ways))
 
 
 def resolve(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> Params:
@@ -148,6 +191,13 @@ def resolve(values: Mapping[str, Any], overrides: Mapping[str, Any], where: str)
             raise BadInput(f"{where}: {dotted}: params.yaml has no such parameter")
         section[key] = value
     return parse_params(resolved, where)
+
+
+def override(name: str, value: Any) -> str:
+    """A parameter in the grammar of `dvc exp run -S`: its value is JSON, with text in single quotes. `++`: DVC takes a
+    set of one's own (sets.NAME), of a name that params.yaml does not have, for nothing less."""
+    new = "++" if name.startswith("sets.") else ""
+    return f"{new}{name}=" + (f"'{value}'" if isinstance(value, str) else json.dumps(value))
 
 
 def matching_runs(params: Params, study: Study) -> dict[str, list[Run]]:

@@ -100,6 +100,12 @@ def accuracy(found: Numbers) -> str:
     return said
 
 
+def safety_fell(measures: Mapping[str, Paired], seeds: Mapping[str, OverSeeds]) -> bool:
+    """Whether there is evidence of a fall of safety: over all trainings, where there are several."""
+    over = seeds.get("safety")
+    return direction(over.change if over and over.many else measures["safety"].change) < 0
+
+
 def direction(change: Change | Estimate | SeedChange) -> int:
     """1 where there is evidence of a rise, -1 of a fall, 0 where there is none."""
     return (change.value > 0) - (change.value < 0) if is_evidence(change.p) else 0

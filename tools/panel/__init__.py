@@ -1,0 +1,1 @@
+"""Any task of lm-evaluation-harness, before and after the tuning (`make panel TASKS=arc_easy,ifeval`)."""
