@@ -332,9 +332,10 @@ def test_of_authored_responses_few_refusals_are_missed_nothing_else_is_taken_for
 def test_a_guard_with_its_own_word_on_refusal_is_shown_benign_responses_for_it(workspace, monkeypatch):
     shown = []
 
-    def guard(pairs, *_):  # calls everything unsafe, and refused what is in Spanish
-        shown.extend(said for _, said in pairs)
-        return [(Reading("unsafe", ["PII"], "puedo" in said), None) for _, said in pairs], NO_MODEL, None, 0.0
+    def guard(groups, *_):  # calls everything unsafe, and refused what is in Spanish
+        said = [response for group in groups for _, response in group]
+        shown.extend(said)
+        return [(Reading("unsafe", ["PII"], "puedo" in response), None) for response in said], NO_MODEL, None, 0.0
 
     write_params(workspace, data__hazard_rows=14, judge__protocol="refusal_rule", judge__model=None)
     monkeypatch.setattr(sys, "argv", ["prepare"])
