@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Cluster:
 
     folder: Path
     daemons: dict[str, subprocess.Popen]
+    queued_again: set[str] = field(default_factory=set)
 
     def start(self, name: str, *command: str) -> None:
         log = (self.folder / f"{name}.out").open("ab")
@@ -86,11 +87,13 @@ class Cluster:
         return dict(line.split() for line in shown.splitlines())
 
     def start_requeued(self) -> None:
-        """At once, what Slurm would start two minutes after it was queued again."""
-        for line in slurm("squeue", "--noheader", "--array", "--format=%i %r").splitlines():
-            job, reason = line.split(maxsplit=1)
-            if reason == "BeginTime":
-                slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+        """What Slurm would start two minutes after it was queued again, once it is seen for the second time: a node
+        that has just given a job back refuses to start it within the same second ("Job credential revoked")."""
+        lines = slurm("squeue", "--noheader", "--array", "--format=%i %r").splitlines()
+        waiting = {job for job, reason in (line.split(maxsplit=1) for line in lines) if reason == "BeginTime"}
+        for job in waiting & self.queued_again:
+            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.queued_again = waiting - self.queued_again
 
     def wait_until_idle(self) -> None:
         for _ in range(600):
