@@ -46,7 +46,7 @@ repro: setup
 	$(RUN) dvc repro
 
 test: setup
-	$(RUN) python -m pytest -m "slow or not slow" --ignore tests/faults --ignore tests/cluster
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "slow or not slow" --ignore tests/faults --ignore tests/cluster
 
 test-faults: setup
 	$(RUN) python -m pytest -m faults --faults-table tests/FAULTS.md
