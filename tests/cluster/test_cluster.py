@@ -30,7 +30,9 @@ ENDED = ("done", "failed")
 States = dict[str, tuple[str, str]]
 
 
-def follow(here: Checkout, cluster: Cluster, watch: Callable[[float, States], None] = lambda *_: None) -> States:
+def follow(
+    here: Checkout, cluster: Cluster, watch: Callable[[float, States], None] = lambda *_: None, every: int = 2
+) -> States:
     """Ask for the status until every run has ended, and hand each answer on, with the seconds; the last answer."""
     start = time.monotonic()
     while True:
@@ -41,7 +43,7 @@ def follow(here: Checkout, cluster: Cluster, watch: Callable[[float, States], No
             return states
         assert seconds < PATIENCE, states
         cluster.start_requeued()
-        time.sleep(2)
+        time.sleep(every)
 
 
 def log(here: Checkout, run: str) -> str:
@@ -131,10 +133,15 @@ def test_four_runs_over_two_nodes_one_of_them_killed(cluster: Cluster, checkout,
 def test_two_nodes_are_faster_than_one(cluster: Cluster, checkout, chronicle):
     took, found = {}, {}
     for partition in ("both", "one"):
-        here, start = checkout(partition), time.monotonic()
+        here, running = checkout(partition), []  # the seconds from when what all runs share was done
+
+        def watch(seconds: float, states: States, running: list[float] = running) -> None:
+            if running or any(state == "running" for state, _ in states.values()):
+                running.append(seconds)
+
         here.runs("submit", *SHORT, "--partition", partition)
-        states = follow(here, cluster)
-        took[partition] = time.monotonic() - start
+        states = follow(here, cluster, watch, every=15)  # asking takes a processor that a node needs
+        took[partition] = running[-1] - running[0]
         assert {run: state for run, (state, _) in states.items()} == dict.fromkeys(SHORT, "done")
         found[partition] = headlines(here)
     assert found["both"] == found["one"]
@@ -142,7 +149,7 @@ def test_two_nodes_are_faster_than_one(cluster: Cluster, checkout, chronicle):
         "",
         "## Time",
         "",
-        f"{' and '.join(SHORT)}, with what they share, and no node killed: {clock(took['one'])} on one node, "
+        f"{' and '.join(SHORT)}, after what they share, and no node killed: {clock(took['one'])} on one node, "
         f"{clock(took['both'])} on two, {took['one'] / took['both']:.2f} times as fast. The results are the same.",
     ]
     assert took["one"] > 1.2 * took["both"]
