@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from stages.lib.base.params import parse_params
 from stages.lib.model import device, linear
@@ -32,16 +33,32 @@ def test_the_logits_are_the_same(plain):
 
 
 @torch.no_grad()
-def test_an_adapter_stays_as_it_is_over_layers_laid_out(plain):
+def test_an_adapter_goes_into_the_layers_and_can_be_switched_off(plain):
+    untuned = plain(IDS).logits
     model = add_lora(plain, parse_params(params_values(), "params.yaml").lora, 5, "./tiny", None).eval()
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
+    tuned = model(IDS).logits
     laid_out = lay_out(copy.deepcopy(model))
     projection = laid_out.base_model.model.model.layers[0].self_attn.q_proj
     assert type(projection.base_layer) is LaidOut
-    assert type(projection.lora_A["default"]) is torch.nn.Linear
-    assert torch.allclose(laid_out(IDS).logits, model(IDS).logits, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(tuned, untuned, atol=0.1)
+    assert torch.allclose(laid_out(IDS).logits, tuned, atol=1e-3)
+    with laid_out.disable_adapter():
+        assert torch.allclose(laid_out(IDS).logits, untuned, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("other", [{"use_dora": True}, {"lora_bias": True}])
+def test_an_adapter_that_is_more_than_lora_stays_as_it_is(plain, other):
+    model = get_peft_model(
+        plain, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False, **other)
+    )
+    expected = model.eval()(IDS).logits
+    laid_out = lay_out(copy.deepcopy(model))
+    assert "forward" not in vars(laid_out.base_model.model.model.layers[0].self_attn.q_proj)
+    assert torch.allclose(laid_out(IDS).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
