@@ -26,6 +26,7 @@ def main() -> None:
         params={
             "model": model,
             "fewshot": params.fewshot,
+            "generate": params.generate,
             "gen_math": params.gen_math,
             **({"lora": params.lora} if subject == "tuned" else {}),
         },
@@ -33,6 +34,7 @@ def main() -> None:
         own={PREPARED / "skills.jsonl": Skill},
         model=model.name,
         folders=[weights(subject)],
+        server=params.generate.asks(subject),
     )
     questions, pool, skills = begin(task, params.machine.processes)
     shots, system = pool[: params.fewshot.shots], params.fewshot.system.testing

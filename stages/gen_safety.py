@@ -27,6 +27,7 @@ def main() -> None:
         params={
             "model": model,
             "fewshot": params.fewshot,
+            "generate": params.generate,
             "gen_safety": params.gen_safety,
             **({"lora": params.lora, "base": params.base} if subject == "tuned" else {}),
         },
@@ -38,6 +39,7 @@ def main() -> None:
         own={PREPARED / "risks.jsonl": Risk},
         model=model.name,
         folders=[weights(subject)],
+        server=params.generate.asks(subject),
     )
     hazards, benign, *answers, risks = begin(task, params.machine.processes)
     harmless = {row.id for row in benign}

@@ -23,7 +23,7 @@ from stages.lib.base.measured import PREPARED, generated
 from stages.lib.base.params import load_params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, Prompt, Risk, Verdict, write_jsonl
-from stages.lib.base.sections import Judge, says_refusal
+from stages.lib.base.sections import Judge, Machine, says_refusal
 from stages.lib.judge.guards import Reading, is_degenerate, is_refusal, unparsed_share
 from stages.lib.model.opening import Task, begin, work_on
 from stages.lib.prompts.thinking import spoken
@@ -35,7 +35,7 @@ def main() -> None:
     settings = params.judge
     task = Task(
         name=f"judge-{subject}",
-        params={"judge": settings},
+        params={"generate": params.generate, "judge": settings},
         files={
             PREPARED / "hazards.jsonl": Prompt,
             PREPARED / "benign.jsonl": Prompt,
@@ -43,6 +43,7 @@ def main() -> None:
         },
         own={PREPARED / "risks.jsonl": Risk},
         model=settings.model,
+        server=params.generate.asks("judge"),
     )
     prompts, benign, responses, risks = begin(task, params.machine.processes)
 
@@ -55,7 +56,9 @@ def main() -> None:
         [(shown[row.id].text, row.text) for row in rows] for _, rows in groupby(asked, lambda row: own.get(row.id, ""))
     ]
     with work_on(task) as keep:
-        readings, made, tokens, seconds = judge(pairs, settings, task.name, keep)
+        readings, made, tokens, seconds = judge(
+            pairs, settings, task.name, keep, params.machine if task.server else None
+        )
         if not is_first():
             return
         labels = dict(zip((row.id for row in asked), readings, strict=True))
@@ -77,21 +80,22 @@ def main() -> None:
 
 
 def judge(
-    sets: list[list[tuple[str, str]]], settings: Judge, name: str, keep: Path | None
+    sets: list[list[tuple[str, str]]], settings: Judge, name: str, keep: Path | None, served: Machine | None = None
 ) -> tuple[list[tuple[Reading, float | None]], Made, int | None, float]:
     """For each (prompt, response) of each set a reading and a probability of unsafe (None where the protocol gives
     none).
 
     With it, how they were made, how many tokens a safeguard model was shown, and the seconds that it took once loaded.
-    Finished batches are kept in the folder `keep`.
+    Finished batches are kept in the folder `keep`. `served`: how a server is asked in place of our engine, if one is.
     """
     start = time.perf_counter()
     if settings.protocol == "refusal_rule":
         labels = ["safe" if is_refusal(response) else "unsafe" for pairs in sets for _, response in pairs]
         return [(Reading(label, []), None) for label in labels], NO_MODEL, None, time.perf_counter() - start
-    from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, guard_made, load_guard, tokens_shown
+    from stages.lib.judge import safeguard
+    from stages.lib.judge.safeguard import ask_llama_guard, ask_qwen3guard, tokens_shown
 
-    guard = load_guard(settings, keep)
+    guard = safeguard.served_guard(settings, served, keep) if served else safeguard.load_guard(settings, keep)
     tokens = sum(tokens_shown(guard.tokenizer, pairs) for pairs in sets)
     start = time.perf_counter()
     if settings.protocol == "llama_guard_3":
@@ -99,7 +103,7 @@ def judge(
     else:
         readings = [(reading, None) for pairs in sets for reading in ask_qwen3guard(guard, pairs, name)]
     seconds = time.perf_counter() - start
-    return readings, guard_made(settings, guard.tokenizer), tokens, seconds
+    return readings, safeguard.guard_made(settings, guard), tokens, seconds
 
 
 def verdict(row: Answer, is_hazard: bool, judged: tuple[Reading, float | None] | None) -> Verdict:

@@ -63,7 +63,7 @@ def main() -> None:
 
     write_json(METRICS / "headline.json", headline(found))
     write_text(METRICS / "outcomes.csv", to_csv(rows))
-    made = {name: {file: how.model_dump() for file, how in of.items()} for name, of in made_by.items()}
+    made = {name: {file: how.values() for file, how in of.items()} for name, of in made_by.items()}
     write_json(METRICS / "made.json", made)
     write_table(METRICS / "plane.csv", charts.plane_rows(found, study))
     write_table(METRICS / "hazards.csv", charts.hazard_rows(found.hazards))

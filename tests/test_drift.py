@@ -89,3 +89,15 @@ def test_drift_refuses_answers_of_another_engine_that_dvc_knows_nothing_of(own):
     said = own.run("python", "-m", "tools.drift")
     assert "agree with code, parameters and data" in said
     assert "safety.jsonl of tuned was made otherwise (then, now): torch (2.0.0, " in said
+
+
+def test_answers_of_a_server_are_held_against_what_params_ask_for(committed):
+    served = {"engine": "vllm 0.32.0", "served": "tuned-12345678", "quantization": "as served", "dtype": "as served"}
+    for subject in ("base", "tuned"):
+        for file in ("math.jsonl", "safety.jsonl", "verdicts.jsonl"):
+            committed(subject, file, **served)
+    assert found(generate__engine="server") == Differences([], [])
+    assert len(found().incomparable) == 6
+    committed("base", "math.jsonl", engine="shared-prefix 1", served=None)
+    (line,) = found(generate__engine="server").incomparable
+    assert line.endswith("math.jsonl of base was made otherwise (then, now): the engine (shared-prefix 1, a server)")

@@ -73,9 +73,12 @@ def made_here(made: Made, params: Params, subject: str, of_judge: bool, pinned: 
     if name is None:
         return NO_MODEL
     known = {"model": name, "revision": revision, "quantization": settings.quantization, "engine": ENGINE}
+    served = params.generate.engine == "server"
+    if served:  # in what it computes, it alone knows; but it is not our engine
+        known = {"model": name, "revision": revision, **({"engine": "a server"} if made.engine == ENGINE else {})}
     if name.startswith("embedded/") or (is_folder(name) and Path(name).is_dir()):
         known["content"] = content(name, revision)
-    if not of_judge and (model.dtype, made.dtype) != ("bfloat16", "float32"):  # a CPU without 16 bits
+    if not served and not of_judge and (model.dtype, made.dtype) != ("bfloat16", "float32"):  # a CPU without 16 bits
         known["dtype"] = model.dtype
     libraries = {
         library: found if found.partition("+")[0] == pinned.get(library) else pinned.get(library)  # torch 2.13.0+cpu

@@ -92,7 +92,7 @@ def measure(
     made = subject_made(model, folder, tokenizer).model_copy(update={"engine": f"lm_eval {version('lm_eval')}"})
     del loaded
     gc.collect()  # before the next model is loaded beside it
-    return Found(results, made.model_dump())
+    return Found(results, made.values())
 
 
 def _first_line(error: Exception) -> str:

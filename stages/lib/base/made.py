@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import read_text, write_text
+from stages.lib.base.files import read_text, write_json
 from stages.lib.base.rows import check_row
 
 
@@ -20,7 +21,8 @@ class Made(BaseModel, extra="forbid", frozen=True, strict=True):
 
     `content`: sha256 over the model's files; `tuning`: over the adapter or the weights put on it, None for the untuned
     model; `template`: sha256 of the chat template; `rendering`: of one conversation, the same for all, as it renders
-    it; `dtype`: what was computed in, float32 for bfloat16 on a CPU without 16 bits; `device`: kind of CPU or GPU.
+    it; `dtype`: what was computed in, float32 for bfloat16 on a CPU without 16 bits; `device`: kind of CPU or GPU;
+    `served`: what a server that answered calls the model, None of our engine (by_server).
     """
 
     model: str | None
@@ -34,12 +36,19 @@ class Made(BaseModel, extra="forbid", frozen=True, strict=True):
     engine: str | None
     libraries: Mapping[str, str]
     device: str | None
+    served: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """As it is written: `served` only where a server answered."""
+        return self.model_dump(exclude={"served"} if self.served is None else None)
 
 
 # generate/engine.py's name and version: another version where the same prompts would get other tokens
 ENGINE = "shared-prefix 1"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")  # that decide what a model answers
 NO_MODEL = Made(**{**dict.fromkeys(Made.model_fields), "libraries": {}})
+ASKING = ("transformers", "tokenizers")  # of those, the ones that still decide what a server is asked
+AS_SERVED = "as served"
 # what makes answers answers to something else, or of something else; `tuning` is what is compared
 DECIDES = {
     "content": "the model's files",
@@ -61,6 +70,14 @@ class Differences:
     noted: list[str]
 
 
+def by_server(made: Made, engine: str, model: str) -> Made:
+    """The same where a server answered: `engine`, its name and version, as what it calls `model`. In which numbers and
+    on which processor, it alone knows."""
+    known = {name: version for name, version in made.libraries.items() if name in ASKING}
+    unknown = {"quantization": AS_SERVED, "dtype": AS_SERVED, "device": None}
+    return made.model_copy(update={**unknown, "engine": engine, "libraries": known, "served": model})
+
+
 def made_file(rows: Path) -> Path:
     """Where it is written how a file of rows was made."""
     return rows.with_suffix(".made.json")
@@ -68,7 +85,7 @@ def made_file(rows: Path) -> Path:
 
 def write_made(rows: Path, made: Made) -> None:
     """Write how a file of rows was made, beside it."""
-    write_text(made_file(rows), made.model_dump_json(indent=2) + "\n")
+    write_json(made_file(rows), made.values())
 
 
 def read_made(rows: Path) -> Made:

@@ -17,6 +17,7 @@ from stages.lib.base.sections import (
     Data,
     Fewshot,
     Finetune,
+    Generate,
     Generation,
     Judge,
     Lora,
@@ -39,6 +40,7 @@ class Params(Section):
     finetune: Finetune
     tuned: Tuned = Tuned()
     base: Base = Base()
+    generate: Generate = Generate()  # older commits have none
     gen_math: Generation
     gen_safety: Generation
     judge: Judge
@@ -50,6 +52,15 @@ class Params(Section):
     def own(self) -> dict[str, bool]:
         """The names in `sets`, and whether the judge reads the answers."""
         return {name: answer == "judged" for name, answer in self.sets.items()}
+
+    @model_validator(mode="after")
+    def _served(self) -> "Params":
+        if self.generate.engine == "server" and self.lora.strength != 1:
+            raise ValueError(
+                "lora.strength is the scale of an adapter where our engine puts it on; a server (generate.engine) puts "
+                "it on in whole, so set lora.strength to 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trainable(self) -> "Params":

@@ -180,6 +180,14 @@ class Generation(Section):
     end_repetition: Switch = False  # older commits have none
 
 
+class Generate(Section):
+    engine: Literal["own", "server"] = "own"  # older commits have none
+
+    def asks(self, role: str) -> str | None:
+        """Whose server answers, that of `base`, `tuned` or `judge`; None where our engine does."""
+        return role if self.engine == "server" else None
+
+
 class Judge(Section):
     protocol: Literal["refusal_rule", "llama_guard_3", "qwen3guard"]
     model: Text | None
@@ -228,6 +236,8 @@ class Review(Section):
 
 class Machine(Section):
     processes: Annotated[int, Field(ge=1, le=64)] = 1
+    requests: Annotated[Whole, Field(ge=1, le=65536)] = 64
+    request_seconds: Annotated[Number, Field(gt=0, le=86400)] = 600.0
 
 
 def started_from(subject: str, model: Model, base: Base) -> Model:

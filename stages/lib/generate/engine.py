@@ -101,7 +101,11 @@ def next_token(
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Tokens that end a turn: the one that the chat template writes there, the tokenizer's and the model's own."""
-    own = model.generation_config.eos_token_id
+    return ends_of(model.generation_config.eos_token_id, tokenizer)
+
+
+def ends_of(own: int | list[int] | None, tokenizer: Any) -> set[int]:
+    """The same, given the model's own."""
     own = own if isinstance(own, list) else [own]
     return {token for token in [*own, tokenizer.eos_token_id, turn_end(tokenizer)] if token is not None}
 
@@ -123,7 +127,7 @@ def _each(
     order = sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
     mine = _batches(order, batch_size)[index() :: count()]
     results: dict[int, Any] = {}
-    with use_attention(model, NAME) as inner, _bar(label, sum(map(len, mine))) as bar:
+    with use_attention(model, NAME) as inner, progress(label, sum(map(len, mine))) as bar:
         slots = fitting(inner, asked, min(batch_size, len(ids)))
         for batch in mine:
             decides = [work.func.__name__, work.args, limit, [ids[prompt] for prompt in batch]]
@@ -164,5 +168,6 @@ def _batch(work: Work, batch: Sequence[int], slots: int, label: str, bar: tqdm) 
     return done, slots
 
 
-def _bar(label: str, prompts: int) -> tqdm:
+def progress(label: str, prompts: int) -> tqdm:
+    """A bar that counts prompts, where somebody sees it."""
     return tqdm(total=prompts, desc=label, unit="prompt", disable=not (sys.stderr.isatty() and is_first()))

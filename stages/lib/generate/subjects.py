@@ -17,13 +17,17 @@ from stages.lib.base.params import Params
 from stages.lib.base.processes import is_first
 from stages.lib.base.rows import Answer, write_jsonl
 from stages.lib.base.sections import Generation, Model, started_from
-from stages.lib.generate.engine import Engine, greedy, next_token
+from stages.lib.generate.ask import greedy, made_by, next_token
+from stages.lib.generate.connect import check_apart, connect, connect_tuned
+from stages.lib.generate.engine import Engine
 from stages.lib.generate.engine import Generation as Written
 from stages.lib.generate.moved import divergences
+from stages.lib.generate.server import Server
 from stages.lib.model.device import free_memory
-from stages.lib.model.models import has_biases, load_subject
+from stages.lib.model.models import has_biases, load_subject, subject_files
 from stages.lib.model.opening import Task, work_on
 from stages.lib.model.provenance import how_made
+from stages.lib.model.sources import load_chat_tokenizer
 from stages.lib.model.tokens import check_same_tokens
 from stages.lib.prompts.chat import SAMPLE, Message, render_prompt, turn_end
 from stages.lib.prompts.own import LETTERS, first_tokens
@@ -61,10 +65,13 @@ def write_answers(
             f"{folder}: no such folder; {'run the finetune stage first' if subject == 'tuned' else 'see git'}"
         )
     with work_on(task) as keep:
-        loaded = load_subject(model, folder, subject == "tuned", params.lora.strength)
-        engine = Engine(*loaded, settings.batch_size, keep)
         turns = [turn for each in asked for turn in each.turns]
-        prompts = [render_prompt(engine.tokenizer, messages) for _, messages in turns]
+        if params.generate.engine == "server":
+            engine, prompts = _served(subject, model, params, [messages for _, messages in turns], keep)
+        else:
+            loaded = load_subject(model, folder, subject == "tuned", params.lora.strength)
+            engine = Engine(*loaded, settings.batch_size, keep)
+            prompts = [render_prompt(engine.tokenizer, messages) for _, messages in turns]
         start = time.perf_counter()
         letters = first_tokens(engine.tokenizer, max(max(each.choices, default=0) for each in asked))
         rest, written = iter(prompts), []
@@ -86,15 +93,31 @@ def write_answers(
             )
             for (row, _), prompt, g in zip(turns, prompts, written, strict=True)
         ]
-        write_made(generated(subject) / file, subject_made(model, folder, engine.tokenizer))
+        write_made(generated(subject) / file, made_by(engine, subject_made(model, folder, engine.tokenizer)))
         write_jsonl(generated(subject) / file, answers)
         tokens = sum(answer.tokens for answer in answers)
         write_cost(task.name, seconds, len(answers), tokens)
     print(f"{task.name}: {len(answers)} prompts, {tokens} tokens, {seconds:.0f} s ({tokens / seconds:.0f} tokens/s)")
 
 
+def _served(
+    subject: str, model: Model, params: Params, turns: Sequence[list[Message]], keep: Path | None
+) -> tuple[Server, list[str]]:
+    """The server that answers for a subject, whose files are only looked at, and the rendered conversations."""
+    folder = weights(subject)
+    files = subject_files(model, folder, subject == "tuned")
+    tokenizer = load_chat_tokenizer(files.base)
+    prompts = [render_prompt(tokenizer, messages) for messages in turns]
+    if subject == "base":
+        return connect("base", model.name, files.weights, tokenizer, params.machine, keep), prompts
+    server = connect_tuned(files, model.name, folder, params.machine, tokenizer, keep)
+    untuned = model.name if files.adapter else started_from("base", params.model, params.base).name
+    check_apart(server, files, untuned, prompts)
+    return server, prompts
+
+
 def _answered(
-    engine: Engine,
+    engine: Engine | Server,
     asked: Asked,
     prompts: Sequence[str],
     letters: Sequence[int],
@@ -111,13 +134,18 @@ def _answered(
 
 
 def _moved(
-    engine: Engine,
+    engine: Engine | Server,
     params: Params,
     turns: Sequence[tuple[str, list[Message]]],
     prompts: Sequence[str],
     untuned: Mapping[str, Answer],
 ) -> dict[str, float | None]:
     """The divergence on each of the untuned model's answers, by id."""
+    if isinstance(engine, Server):
+        print(
+            "a server gives no whole distributions: how far the tuned model has moved is not measured", file=sys.stderr
+        )
+        return {}
     tokenizer, texts = engine.tokenizer, {}
     for (row, _), prompt in zip(turns, prompts, strict=True):
         if answer := untuned.get(row):

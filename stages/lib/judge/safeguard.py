@@ -7,8 +7,11 @@ from typing import Any
 
 from stages.lib.base.errors import BadInput
 from stages.lib.base.made import ENGINE, Made
-from stages.lib.base.sections import Judge
-from stages.lib.generate.engine import Engine, greedy, next_token
+from stages.lib.base.sections import Judge, Machine
+from stages.lib.generate.ask import greedy, made_by, next_token
+from stages.lib.generate.connect import connect
+from stages.lib.generate.engine import Engine
+from stages.lib.generate.server import Server
 from stages.lib.judge.guards import (
     LLAMA_GUARD_TOKENS,
     QWEN3GUARD_TOKENS,
@@ -34,11 +37,18 @@ def load_guard(settings: Judge, keep: Path | None = None) -> Engine:
     return Engine(model, load_tokenizer(source), settings.batch_size, keep)
 
 
-def guard_made(settings: Judge, tokenizer: Any) -> Made:
+def served_guard(settings: Judge, machine: Machine, keep: Path | None = None) -> Server:
+    """judge.model as a server answers for it; its weights are not loaded here."""
+    source = find(settings.model or "", settings.revision)
+    return connect("judge", settings.model or "", source, load_tokenizer(source), machine, keep)
+
+
+def guard_made(settings: Judge, guard: Engine | Server) -> Made:
     """How judge.model's verdicts are made."""
+    tokenizer = guard.tokenizer
     asks = llama_guard_prompt if settings.protocol == "llama_guard_3" else guard_prompt
     rendered = asks(tokenizer, *(message["content"] for message in SAMPLE[:2]))
-    return how_made(
+    made = how_made(
         name=settings.model or "",
         revision=settings.revision,
         quantization=settings.quantization,
@@ -47,9 +57,10 @@ def guard_made(settings: Judge, tokenizer: Any) -> Made:
         rendered=rendered,
         engine=ENGINE,
     )
+    return made_by(guard, made)
 
 
-def ask_llama_guard(guard: Engine, pairs: Pairs, name: str) -> list[tuple[Reading, float | None]]:
+def ask_llama_guard(guard: Engine | Server, pairs: Pairs, name: str) -> list[tuple[Reading, float | None]]:
     """One forward pass decides: the verdict is its most probable next token, the score p(unsafe) against p(safe).
 
     Only responses found unsafe are continued, for their categories. A most probable token that begins neither word is
@@ -76,7 +87,7 @@ def ask_llama_guard(guard: Engine, pairs: Pairs, name: str) -> list[tuple[Readin
     return out
 
 
-def ask_qwen3guard(guard: Engine, pairs: Pairs, name: str) -> list[Reading]:
+def ask_qwen3guard(guard: Engine | Server, pairs: Pairs, name: str) -> list[Reading]:
     """Generate each verdict's three lines, greedily, and read them."""
     prompts = [guard_prompt(guard.tokenizer, prompt, response) for prompt, response in pairs]
     return [parse_qwen3guard(text.text) for text in greedy(guard, prompts, QWEN3GUARD_TOKENS, name)]

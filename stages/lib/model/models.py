@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,26 +95,42 @@ def load_subject(model: Model, folder: Path, tuned: bool, strength: float = 1.0)
     """(model, tokenizer) to generate with: the base model of params with an adapter or weights from `folder`, if any;
     an adapter at a `strength` from 0 to 1.
 
-    Raises BadInput if the adapter was made for another base model or cannot be loaded whole, if a file is not the one
-    that its SHA256SUMS names, and if `tuned` is true but the folder holds nothing (it would be measured as a tuning
-    that changed nothing).
+    Raises BadInput for what `subject_files` refuses, and for an adapter that cannot be loaded whole.
+    """
+    files = subject_files(model, folder, tuned)
+    tokenizer = load_chat_tokenizer(files.base)
+    if tuned and strength != 1 and not files.adapter:
+        raise BadInput(f"lora.strength is {strength}, but {folder} holds whole weights, no adapter; set it to 1")
+    return load_for_generation(files.weights, model.quantization, model.dtype, files.adapter, strength), tokenizer
+
+
+@dataclass(frozen=True)
+class SubjectFiles:
+    """Where the files of a subject are: the model of params, the weights that answer, and an adapter put on them."""
+
+    base: Source
+    weights: Source
+    adapter: Path | None
+
+
+def subject_files(model: Model, folder: Path, tuned: bool) -> SubjectFiles:
+    """The files of the base model of params and of what `folder` has for it, checked; no weights are loaded.
+
+    Raises BadInput if an adapter was made for another base model, if a file is not the one that its SHA256SUMS names,
+    and if `tuned` is true but the folder holds nothing (it would be measured as a tuning that changed nothing).
     """
     if (folder / SUMS).is_file() and (wrong := damage(folder)):
         raise BadInput(f"{wrong}; run finetune again (`dvc repro` restores it, too)")
     source = find(model.name, model.revision)
-    tokenizer = load_chat_tokenizer(source)
-    adapter = None
     if (folder / "adapter_config.json").is_file():
         _check_adapter(folder, model)
-        adapter = folder
-    elif (folder / "config.json").is_file():
+        return SubjectFiles(source, source, folder)
+    if (folder / "config.json").is_file():
         check_folder(folder)
-        source = Source(str(folder), None)
-    elif tuned:
+        return SubjectFiles(source, Source(str(folder), None), None)
+    if tuned:
         raise BadInput(f"{folder}: neither an adapter nor a model is there; run the finetune stage first")
-    if tuned and strength != 1 and not adapter:
-        raise BadInput(f"lora.strength is {strength}, but {folder} holds whole weights, no adapter; set it to 1")
-    return load_for_generation(source, model.quantization, model.dtype, adapter, strength), tokenizer
+    return SubjectFiles(source, source, None)
 
 
 def load_for_generation(

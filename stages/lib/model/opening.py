@@ -18,6 +18,7 @@ from stages.lib.base.files import read_text
 from stages.lib.base.processes import spread
 from stages.lib.base.restored import check_inputs
 from stages.lib.base.rows import Row, read_if_any, read_jsonl
+from stages.lib.base.serving import address
 from stages.lib.base.unfinished import unfinished
 from stages.lib.model.sources import check_present, own_files
 
@@ -34,22 +35,25 @@ class Task:
     model: str | None
     folders: Sequence[Path] = ()
     own: Mapping[Path, type[Row]] = field(default_factory=dict)
+    server: str | None = None  # whose server answers in place of the model's files here: base, tuned or judge
     lasting: bool = False  # whether what is kept of it serves other runs as well
 
 
 def begin(task: Task, processes: int) -> list[list[Any]]:
     """The rows of the task's files, in their order, then of `own`; from here on, this is one of the stage's processes.
 
-    Raises BadInput where no model of that name is at hand, and for files that are damaged or hold a bad row. Without a
-    model there is nothing to share: the stage stays one process.
+    Raises BadInput where no model of that name or no server is at hand, and for files that are damaged or hold a bad
+    row. Without a model, or with a server's, there is nothing to share: the stage stays one process.
     """
     if task.model:
         check_present(task.model)
+        if task.server:
+            address(task.server)
     check_inputs(*task.files, *task.own)
     rows = [read_jsonl(path, kind) for path, kind in task.files.items()]
     rows += [read_if_any(path, kind) for path, kind in task.own.items()]
     if task.model:
-        spread(processes)
+        spread(1 if task.server else processes)
     return rows
 
 
