@@ -40,6 +40,7 @@ TOOLS_MAY_IMPORT = {  # besides the rooms and tools.commands
     "measure": (),
     "mitigations": (),
     "panel": (),
+    "serve": (),
     "simulate": (),
     "strength": ("runs",),
 }
