@@ -178,7 +178,6 @@ VLLM = os.environ.get("AFTERTUNE_VLLM") or shutil.which("vllm")
 @pytest.mark.skipif(not VLLM, reason="no vLLM: AFTERTUNE_VLLM names its executable (docs/RUNNING.md)")
 def test_vllm_answers_for_both_subjects_through_tools_serve(served, workspace, monkeypatch):
     monkeypatch.delenv("AFTERTUNE_SERVER")
-    served.model.base_model.model.config.save_pretrained(workspace / "tiny")
     stages = " && ".join(f"{sys.executable} -m stages.gen_math {name}" for name in ("base", "tuned"))
     done = subprocess.run(
         [sys.executable, "-m", "tools.serve", "--vllm=--enforce-eager", "--", "sh", "-c", stages],

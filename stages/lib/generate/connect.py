@@ -24,7 +24,7 @@ from stages.lib.model.models import SubjectFiles
 from stages.lib.model.provenance import tuning
 from stages.lib.model.sources import Source
 
-# where a server says its version, and under which key: vLLM; SGLang; llama.cpp; TGI. Only vLLM's was tried
+# where a server says its version, and under which key: vLLM; SGLang; llama.cpp; TGI, as each documents it
 VERSIONS = (("/version", "version"), ("/server_info", "version"), ("/props", "build_info"), ("/info", "version"))
 PROBES = 4  # prompts by which two models are told apart
 Card = Mapping[str, Any]

@@ -76,7 +76,7 @@ def next_token(
         if None in values:
             raise BadInput(
                 f"{label}: the server gives no log-probability of {names[candidates[values.index(None)]][1]!r} as the "
-                "first token; expected those of `logprob_token_ids`, as vLLM has them from 0.27 on"
+                "first token; expected those of `logprob_token_ids`, as vLLM documents them"
             )
         said = next((token for token in candidates if best in names[token]), None)
         number = best.removeprefix("token_id:")
