@@ -11,6 +11,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
@@ -28,9 +29,9 @@ help:
 	@echo "make gate    the same, and fail unless the rules of params.yaml's review section are kept"
 	@echo "make panel   any TASKS of lm-evaluation-harness, before and after the tuning: metrics/panel.json"
 	@echo "make embedded  build the guard in models/embedded again from data/embedded, most of an hour (nobody needs to)"
-	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements.txt are tried)"
+	@echo "make bench   speed against what people would use instead, on the CPU (peers of bench/requirements*.txt are tried)"
 	@echo "make bench-gpu  the same code at the real models' shapes, on a GPU"
-	@echo "make clean   remove the virtual environment"
+	@echo "make clean   remove the virtual environments"
 
 setup: $(STAMP)
 
@@ -88,11 +89,17 @@ $(VENV)/.peers: bench/requirements.txt | setup
 	done
 	@touch $@
 
-bench: $(VENV)/.peers
+$(VLLM)/.installed: bench/requirements-vllm.txt | setup
+	-$(PYTHON) -m venv $(VLLM) && \
+	  $(VLLM)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $< && \
+	  touch $@ || echo "bench: going on without vLLM" >&2
+
+bench: $(VENV)/.peers $(VLLM)/.installed
 	$(RUN) python -m bench.speed
+	$(RUN) python -m bench.engines
 
 bench-gpu: setup
 	$(RUN) python -m bench.gpu
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM)

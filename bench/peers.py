@@ -1,25 +1,41 @@
-"""What people would use instead: the paper's loop, transformers in padded batches, lm-evaluation-harness, llama.cpp.
+"""What people would use instead: the paper's loop, transformers in padded and in continuous batches,
+lm-evaluation-harness, vLLM, llama.cpp.
 
 Each takes rendered prompts and a limit of new tokens and gives back its seconds and each prompt's answer.
-lm-evaluation-harness and llama-cpp-python are optional (bench/requirements.txt).
+lm-evaluation-harness and llama-cpp-python are optional (bench/requirements.txt); vLLM, and the harness over it, run in
+an environment of their own (bench/requirements-vllm.txt).
 """
 
 import contextlib
 import importlib.util
-import io
-import json
 import logging
+import math
+import os
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
+from bench import harness
+from bench.vllm_peer import Asked, answers_file, read_answered, write
+from stages.lib.base.errors import BadInput
+from stages.lib.generate.decoding import PREFILL
 from stages.lib.generate.engine import end_tokens
 from stages.lib.model.attention import shared_prefix
+
+ROOT = Path(__file__).parents[1]
+VLLM_SETTINGS = {
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB: room for 256 of these prompts at once, and no more, so that it fits beside us
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 
 Run = Callable[[list[str], int], tuple[float, list[str]]]  # seconds and texts
 
@@ -53,52 +69,89 @@ def padded(model: Any, tokenizer: Any, batch_size: int) -> Run:
     return run
 
 
-TASK = """task: prompts
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {file}}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{prompt}}}}"
-doc_to_target: ""
-num_fewshot: 0
-generation_kwargs: {{until: ["{end}"], max_gen_toks: {limit}, do_sample: false}}
-metric_list: [{{metric: exact_match}}]
-"""
-
-
 def lm_eval(model: Any, tokenizer: Any, batch_size: int) -> Run:
-    """lm-evaluation-harness's `hf` model on a local task file; the time is that of its generation alone."""
-    from lm_eval import simple_evaluate
+    """lm-evaluation-harness's `hf` model; the time is that of its generation alone."""
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     logging.disable(logging.WARNING)
     model.tie_weights()
-    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    taken = []
-    generate = harness.generate_until
+    model_of_it = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    return lambda prompts, limit: harness.answers(model_of_it, prompts, tokenizer.eos_token, limit)
 
-    def timed(*args: Any, **kwargs: Any) -> list[str]:
-        start = time.perf_counter()
-        out = generate(*args, **kwargs)
-        taken.append(time.perf_counter() - start)
-        return out
 
-    harness.generate_until = timed
+def continuous(model: Any, tokenizer: Any) -> Run:
+    """transformers' own continuous batching, `generate_batch`, with a cache for all prompts at once.
+
+    Left to itself it takes nine tenths of the machine's memory for the cache, and attends over all of it.
+    """
 
     def run(prompts: list[str], limit: int) -> tuple[float, list[str]]:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-            file = Path(folder, "prompts.jsonl")
-            file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
-            task = Path(folder, "prompts.yaml")
-            task.write_text(TASK.format(file=file, end=tokenizer.eos_token, limit=limit), encoding="utf-8")
-            found = simple_evaluate(
-                harness, tasks=["prompts"], task_manager=TaskManager(include_path=folder), bootstrap_iters=0
-            )
-        samples = sorted(found["samples"]["prompts"], key=lambda sample: sample["doc_id"])
-        return taken[-1], [sample["resps"][0][0] for sample in samples]
+        start = time.perf_counter()
+        ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        settings = GenerationConfig(
+            do_sample=False,
+            eos_token_id=sorted(end_tokens(model, tokenizer)),
+            pad_token_id=tokenizer.pad_token_id,
+            max_new_tokens=limit,
+        )
+        page = ContinuousBatchingConfig().page_size
+        sizes = ContinuousBatchingConfig(
+            num_blocks=sum(math.ceil((len(row) + limit) / page) for row in ids), max_batch_tokens=PREFILL
+        )
+        found = model.generate_batch(ids, generation_config=settings, continuous_batching_config=sizes)
+        if len(found) < len(ids):
+            raise BadInput(f"generate_batch: {len(found)} answers to {len(ids)} prompts; its log says why")
+        texts = tokenizer.batch_decode([row.generated_tokens for row in found.values()], skip_special_tokens=True)
+        return time.perf_counter() - start, texts
 
     return run
+
+
+def vllm_python() -> str | None:
+    """The Python of vLLM's own environment: $AFTERTUNE_VLLM, or what `make bench` made; None where it is not."""
+    found = os.environ.get("AFTERTUNE_VLLM") or str(ROOT / ".venv-vllm" / "bin" / "python")
+    return found if Path(found).is_file() else None
+
+
+@contextlib.contextmanager
+def in_vllm(asked: Asked, tokenizer: Any, versions: dict[str, str]) -> Iterator[Run]:
+    """vLLM in a process of its own, which keeps the model of `asked` loaded; its prompts and limit are those of each
+    call. What it is made of is written to `versions`."""
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [vllm_python() or "", "-m", "bench.vllm_peer"],
+            cwd=ROOT,
+            env={**os.environ, **VLLM_SETTINGS},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+
+        def run(prompts: list[str], limit: int) -> tuple[float, list[str]]:
+            ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+            # of one token alone its probability is wanted, as a judge's verdict is read; 20 is the most vLLM gives
+            now = replace(asked, prompts=prompts, ids=ids, limit=limit, logprobs=20 if limit == 1 else 0)
+            file = Path(folder, "work.json")
+            write(file, now)
+            with contextlib.suppress(BrokenPipeError):
+                print(file, file=process.stdin, flush=True)
+            if not process.stdout.readline():
+                lines = Path(folder, "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                raise BadInput(f"{asked.way} in vLLM's environment ended early: {' / '.join(lines[-3:])}")
+            answered = read_answered(answers_file(file), len(prompts))
+            versions.update(answered.versions)
+            return answered.seconds, answered.texts
+
+        try:
+            yield run
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def llama_cpp(gguf: Path, tokenizer: Any, slots: int, threads: int) -> Run:

@@ -28,7 +28,6 @@ from stages.lib.base.model_files import FILES, SMALLEST
 from stages.lib.fetch.carriers import model_file
 from stages.lib.generate import engine
 from stages.lib.measure.stats import paired_change
-from stages.lib.model.attention import shared_prefix
 from stages.lib.prompts.gsm8k import is_correct
 
 FOLDER = Path(__file__).parent
@@ -46,18 +45,20 @@ PROMPTS = {  # prompts of a round for each engine
 
 def main() -> None:
     model, tokenizer = work.load()
+    own = work.load_own()
     written: list[list[engine.Generation]] = []
-    engines = engines_for(model, tokenizer, greedy(model, tokenizer, written))
+    engines = engines_for(model, tokenizer, greedy(own, tokenizer, written))
     job = work.math_work(tokenizer)
     math, texts = rounds(job, engines)
-    math["floor"] = floor(model, tokenizer, job, [row.tokens for row in written[-1]], BLOCK)
+    math["floor"] = floor(tokenizer, model.config, job, [row.tokens for row in written[-1]], BLOCK)
     agreement = bf16_agreement(job, texts)
     job = work.safety_work(tokenizer)
     safety, texts = rounds(job, engines)
-    safety["floor"] = floor(model, tokenizer, job, [row.tokens for row in written[-1]], BLOCK)
+    safety["floor"] = floor(tokenizer, model.config, job, [row.tokens for row in written[-1]], BLOCK)
     job = work.judge_work(tokenizer, [text for block in texts[OURS] for text in block])
-    judging, _ = rounds(job, engines_for(model, tokenizer, verdicts(model, tokenizer)))
-    judging["floor"] = floor(model, tokenizer, job, [1] * min(PROMPTS["judging"][OURS], len(job.prompts) // ROUNDS), 64)
+    judging, _ = rounds(job, engines_for(model, tokenizer, verdicts(own, tokenizer)))
+    count = min(PROMPTS["judging"][OURS], len(job.prompts) // ROUNDS)
+    judging["floor"] = floor(tokenizer, model.config, job, [1] * count, 64)
     results = {
         "machine": machine(),
         "data": work.sources()[0],
@@ -135,24 +136,10 @@ def _block(rows: list[str], block: int) -> list[str]:
     return rows[block * size : (block + 1) * size]
 
 
-def floor(model: Any, tokenizer: Any, job: work.Work, new: list[int], rows: int) -> dict:
-    """The least that our last round could have taken, per prompt: its matrix products at the machine's measured rates.
-
-    Prompts' tokens at the rate of 2,048 rows at once, new ones at the rate of `rows`, both measured on this model's own
-    weights, one layer after another as in a pass.
-    """
+def floor(tokenizer: Any, config: Any, job: work.Work, new: list[int], rows: int) -> dict:
+    """The least that our last round could have taken."""
     prompts = _block(job.prompts, ROUNDS - 1)[: len(new)]
-    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    read, written = work.flops(model.config, ids, new)
-    wide, narrow = work.matrix_rate(model, 2048), work.matrix_rate(model, rows)
-    seconds = read / wide / 1e9 + written / narrow / 1e9
-    shared = shared_prefix(ids)
-    return {
-        "seconds_per_prompt": round(seconds / len(ids), 4),
-        "gflop_per_prompt": round((read + written) / len(ids) / 1e9, 1),
-        "gflop_per_second": {"2048 rows": round(wide), f"{rows} rows": round(narrow)},
-        "tokens": {"shared": shared, "then": round(mean(map(len, ids)) - shared, 1), "new": round(mean(new), 1)},
-    }
+    return work.floor(config, tokenizer(prompts, add_special_tokens=False)["input_ids"], new, rows)
 
 
 def bf16_agreement(job: work.Work, texts: dict[str, list[list[str]]]) -> dict:

@@ -1,8 +1,11 @@
-"""Where the engine's time goes: torch's profiler over 5-shot math and over judging, operators in four groups.
+"""Where the engine's time goes: torch's profiler over each work, operators in four groups.
 
-python -m bench.where
+    python -m bench.where [MODEL]
+
+How far the whole is from the machine's own matrix rate: `python -m bench.engines`.
 """
 
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -12,20 +15,26 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import speed, work
 from stages.lib.base.cli import run
+from stages.lib.model.sources import find, load_tokenizer
 
-PROMPTS = {"math, 5 shots": 256, "judging": 64}
-GROUPS = {"aten::mm": "matrix products", "aten::_scaled_dot_product_flash_attention_for_cpu": "attention"}
+PROMPTS = 64
+GROUPS = {
+    "aten::mm": "matrix products",
+    "mkldnn::_linear_pointwise": "matrix products",
+    "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
+}
 MOVES = ("copy_", "index", "cat", "fill_", "clone", "zero_")
 
 
 def main() -> None:
-    model, tokenizer = work.load()
-    math = work.math_work(tokenizer)
-    pairs = work.judge_work(tokenizer, work.hazard_prompts()[::-1])  # any text will do as a response
-    for job, ask in ((math, speed.greedy(model, tokenizer, [])), (pairs, speed.verdicts(model, tokenizer))):
-        prompts = job.prompts[: PROMPTS[job.name]]
-        ask(prompts[:8], job.limit)  # warm-up
-        print(job.name, shares(partial(ask, prompts, job.limit)))
+    name = sys.argv[1] if len(sys.argv) > 1 else work.MODEL
+    model, tokenizer = work.load_own(name), load_tokenizer(find(name, None))
+    texts = work.hazard_prompts()[::-1]  # any text will do as a response
+    jobs = (work.math_work(tokenizer), work.safety_work(tokenizer), work.judge_work(tokenizer, texts))
+    for job in jobs:
+        ask = speed.verdicts(model, tokenizer) if job is jobs[2] else speed.greedy(model, tokenizer, [])
+        ask(job.prompts[-8:], job.limit)  # warm-up
+        print(job.name, shares(partial(ask, job.prompts[:PROMPTS], job.limit)))
 
 
 def shares(run: Any) -> dict[str, str]:

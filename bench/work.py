@@ -6,15 +6,18 @@ the embedded word problems and hazard prompts, which are shorter.
 
 import csv
 import json
+import math
 import os
 import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 
+from stages.lib.base.params import load_params
 from stages.lib.base.rows import Problem
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.model import device, models
@@ -22,6 +25,7 @@ from stages.lib.model.attention import shared_prefix
 from stages.lib.model.sources import find, load_tokenizer
 from stages.lib.prompts.chat import math_messages, render_prompt, safety_messages
 from stages.lib.prompts.gsm8k import gold_answer
+from stages.lib.train import training
 
 ROOT = Path(__file__).parents[1]
 MODEL = "embedded/smollm2-135m"
@@ -40,10 +44,27 @@ class Work:
 
 
 def load() -> tuple[Any, Any]:
-    """The model that every engine runs, in bf16, and its tokenizer."""
+    """The model that this project's peers run, as transformers loads it, in bf16, and its tokenizer."""
     device.quiet()
     source = find(MODEL, None)
     return models.load_base(source, "none", "bfloat16"), load_tokenizer(source)
+
+
+def load_own(name: str = MODEL, adapter: Path | None = None) -> Any:
+    """The same for this project's engine, as its stages load it, with an adapter on, if any."""
+    device.quiet()
+    return models.load_for_generation(find(name, None), "none", "bfloat16", adapter)
+
+
+def write_adapter(name: str, folder: Path) -> None:
+    """An adapter of params.yaml's shape for a model, with random numbers small enough for it to go on making sense."""
+    source = find(name, None)
+    tuned = training.add_lora(models.load_base(source, "none", "bfloat16"), load_params().lora, SEED, name, None)
+    with torch.no_grad():
+        for key, weight in tuned.named_parameters():
+            if ".lora_B." in key:
+                weight.normal_(std=0.01)
+    tuned.save_pretrained(folder)
 
 
 def sources() -> tuple[str, Path, Path, Path]:
@@ -88,10 +109,11 @@ def safety_work(tokenizer: Any, limit: int = 64) -> Work:
     return Work("safety, 0 shots", prompts, limit, [])
 
 
-def judge_work(tokenizer: Any, responses: list[str]) -> Work:
+def judge_work(tokenizer: Any, responses: list[str], limit: int = 4) -> Work:
     """Llama Guard 3 prompts (its real template) about responses to hazard prompts.
 
     Four new tokens: a guard stops after 2 (`safe` and the end of turn) or 5 and more (`unsafe`, a line, categories).
+    One for a peer that is asked for the verdict alone.
     """
     plain = tokenizer.chat_template
     template = ROOT / "tests" / "templates" / "llama_guard_3_8b.jinja"
@@ -99,7 +121,24 @@ def judge_work(tokenizer: Any, responses: list[str]) -> Work:
     pairs = zip(hazard_prompts(), responses, strict=False)
     prompts = [llama_guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]
     tokenizer.chat_template = plain
-    return Work("judging", prompts, 4, [])
+    return Work("judging", prompts, limit, [])
+
+
+def floor(config: Any, ids: list[list[int]], new: list[int], rows: int) -> dict:
+    """The least that these prompts and so many new tokens of each can take, per prompt: their matrix products at the
+    rates that this machine reaches now.
+
+    Prompts' tokens at the rate of 2,048 rows at once, new ones, with the output layer, at the rate of `rows`.
+    """
+    read, written = flops(config, ids, new)
+    wide, narrow = matrix_rate(config, 2048), matrix_rate(config, rows, output=True)
+    shared = shared_prefix(ids)
+    return {
+        "seconds_per_prompt": round((read / wide + written / narrow) / 1e9 / len(ids), 4),
+        "gflop_per_prompt": round((read + written) / len(ids) / 1e9, 1),
+        "gflop_per_second": {"2048 rows": round(wide), f"{rows} rows": round(narrow)},
+        "tokens": {"shared": shared, "then": round(mean(map(len, ids)) - shared, 1), "new": round(mean(new), 1)},
+    }
 
 
 def flops(config: Any, ids: list[list[int]], new: list[int]) -> tuple[float, float]:
@@ -125,21 +164,32 @@ def flops(config: Any, ids: list[list[int]], new: list[int]) -> tuple[float, flo
 
 
 def linear_weights(config: Any) -> int:
-    """Weights of a model's linear layers, the output layer apart (Llama and Qwen2)."""
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    keys = hidden // heads * config.num_key_value_heads
-    return config.num_hidden_layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * config.intermediate_size)
+    """Weights of a model's linear layers, the output layer apart."""
+    return config.num_hidden_layers * sum(inputs * outputs for inputs, outputs in layer_shapes(config))
+
+
+def layer_shapes(config: Any) -> list[tuple[int, int]]:
+    """(outputs, inputs) of the linear layers in one of a model's layers (Llama and Qwen2)."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    keys = hidden // config.num_attention_heads * config.num_key_value_heads
+    attention = [(hidden, hidden), (keys, hidden), (keys, hidden), (hidden, hidden)]
+    return [*attention, (inner, hidden), (inner, hidden), (hidden, inner)]
 
 
 @torch.inference_mode()
-def matrix_rate(model: Any, rows: int) -> float:
-    """GFLOP/s of the model's linear layers on `rows` rows: the best of five times through all layers."""
-    weights = [module.weight for name, module in model.named_modules() if name.endswith("_proj")]
-    inputs = {width: torch.randn(rows, width, dtype=model.dtype) for width in {w.shape[1] for w in weights}}
+def matrix_rate(config: Any, rows: int, output: bool = False) -> float:
+    """GFLOP/s of torch.mm in bf16 on `rows` rows and matrices of a model's shapes, one layer after another as in a
+    pass (so that none waits in the cache), the output layer among them if asked for: the best of five times."""
+    shapes = layer_shapes(config) * config.num_hidden_layers
+    if output:
+        shapes.append((config.vocab_size, config.hidden_size))
+    noise = torch.randn(max(map(math.prod, shapes)), dtype=torch.bfloat16)
+    weights = [noise[: math.prod(each)].clone().view(each) for each in shapes]
+    inputs = {width: torch.randn(rows, width, dtype=torch.bfloat16) for _, width in shapes}
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
         for weight in weights:
-            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+            torch.mm(inputs[weight.shape[1]], weight.t())
         best = min(best, time.perf_counter() - start)
-    return 2 * rows * sum(w.numel() for w in weights) / best / 1e9
+    return 2 * rows * sum(weight.numel() for weight in weights) / best / 1e9

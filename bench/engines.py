@@ -1,0 +1,234 @@
+"""This project's engine in pairs with the fastest of its peers: vLLM, lm-evaluation-harness over vLLM and over
+transformers, transformers' continuous batching.
+
+    make bench      (or: python -m bench.engines [--prompts 256] [--rounds 3] [--models NAME ...] [--peers NAME ...])
+
+For each model, without an adapter and with one, and for each peer and work: both are warmed up on other prompts, then
+ours, the peer, ours, the peer... on the same ones, so that a machine's mood touches both. Loading is not timed. Slow
+peers get fewer prompts, and then so does ours. Writes bench/engines.json, where a processor's last run is kept by its
+name, and prints the tables of bench/README.md. An hour and more on 2 cores; what cannot be run is said and left out.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os.path import commonprefix
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from stages.lib.base.cli import parser, run
+from stages.lib.base.errors import BadInput
+from stages.lib.base.files import write_text
+from stages.lib.base.model_files import SMALLEST
+
+RESULTS = Path(__file__).with_name("engines.json")
+MODELS = (SMALLEST, "embedded/qwen2.5-coder-0.5b-instruct")
+VLLM, OVER_VLLM, OVER_HF, CONTINUOUS = "vLLM", "lm-eval over vLLM", "lm-eval over hf", "generate_batch"
+MOST = {VLLM: 256, OVER_VLLM: 256, OVER_HF: 32, CONTINUOUS: 8}  # prompts a peer is given at most
+WORKS = ("math, 5 shots", "safety, 0 shots", "judging")
+WARM = 4  # other prompts, before the first round
+ROUNDS, PROMPTS = 3, 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ours and a peer on one work: seconds per prompt of each round, and how much of the answers is the same up to
+    where they part, which in 16 bits they do."""
+
+    model: str
+    adapter: bool
+    work: str
+    peer: str
+    prompts: int
+    ours: list[float]
+    theirs: list[float]
+    alike: float
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the matrix products of a work take at the least (bench/work.py), and what ours and each peer took."""
+
+    model: str
+    adapter: bool
+    work: str
+    prompts: int
+    seconds_per_prompt: float
+    gflop_per_prompt: float
+    gflop_per_second: dict[str, int]
+    tokens: dict[str, float]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--prompts", type=int, default=PROMPTS, help="of each work, for the fast engines")
+    arguments.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments.add_argument("--models", nargs="+", default=MODELS)
+    arguments.add_argument("--peers", nargs="+", default=list(MOST), choices=list(MOST))
+    given = arguments.parse_args()
+    if min(given.prompts, given.rounds) < 1:
+        raise BadInput(f"--prompts {given.prompts} --rounds {given.rounds}: expected at least 1 of each")
+    from bench import speed
+
+    found: dict[str, Any] = {"machine": speed.machine(), "load": os.getloadavg()[0], "vllm": {}, "left_out": {}}
+    found |= {"data": speed.work.sources()[0], "pairs": [], "floors": []}
+    for model in given.models:
+        for adapter in (False, True):
+            measure(model, adapter, given.prompts, given.rounds, given.peers, found)
+            kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+            write_text(RESULTS, json.dumps(kept | {found["machine"]["processor"]: found}, indent=1) + "\n")
+    print(table(found), floors(found), sep="\n\n")
+
+
+def measure(name: str, with_adapter: bool, prompts: int, rounds: int, peers: Sequence[str], found: dict) -> None:
+    """All pairs and floors of a model, with an adapter or without; what cannot be run is noted as left out."""
+    from bench import speed, work
+    from stages.lib.model.sources import find, load_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = Path(folder) if with_adapter else None
+        if adapter:
+            work.write_adapter(name, adapter)
+        tokenizer = load_tokenizer(find(name, None))
+        own = work.load_own(name, adapter)
+        written: list[list] = []
+        ours = {each: speed.greedy(own, tokenizer, written) for each in WORKS[:2]}
+        ours[WORKS[2]] = speed.verdicts(own, tokenizer)
+        jobs = [work.math_work(tokenizer), work.safety_work(tokenizer)]
+        responses = ours[WORKS[1]](jobs[1].prompts[: prompts + WARM], jobs[1].limit)[1]
+        jobs.append(work.judge_work(tokenizer, responses, 1))
+        for job in jobs:
+            ids = tokenizer(job.prompts[:prompts], add_special_tokens=False)["input_ids"]
+            ours[job.name](job.prompts[:prompts], job.limit)
+            new = [row.tokens for row in written[-1]] if job.limit > 1 else [1] * len(ids)
+            least = work.floor(own.config, ids, new, min(len(ids), 64))
+            found["floors"].append(asdict(Floor(name, with_adapter, job.name, len(ids), **least)))
+        for peer in peers:
+            try:
+                with opened(peer, name, adapter, tokenizer, own, found) as theirs:
+                    for job in jobs:
+                        count = min(prompts, MOST[peer])
+                        pair = paired(
+                            ours[job.name], theirs, job.prompts[:count], job.prompts[-WARM:], job.limit, rounds
+                        )
+                        found["pairs"].append(asdict(Pair(name, with_adapter, job.name, peer, count, *pair)))
+                        print(row(found["pairs"][-1]), file=sys.stderr)
+            except BadInput as error:
+                found["left_out"][f"{peer}, {name}{', adapter on' if adapter else ''}"] = str(error)
+                print(f"bench: going on without {peer}: {error}", file=sys.stderr)
+
+
+@contextmanager
+def opened(peer: str, name: str, adapter: Path | None, tokenizer: Any, own: Any, found: dict) -> Iterator[Callable]:
+    """A peer with its model loaded, to be given prompts and a limit. Raises BadInput where it is not installed."""
+    from bench import peers
+    from bench.vllm_peer import Asked
+    from stages.lib.generate.engine import end_tokens
+    from stages.lib.model import models
+    from stages.lib.model.sources import find
+
+    source = find(name, None)
+    if peer in (VLLM, OVER_VLLM):
+        if not peers.vllm_python():
+            raise BadInput("no Python of vLLM's environment; `make bench` makes one, $AFTERTUNE_VLLM names another")
+        asked = Asked(
+            way="vllm" if peer == VLLM else "lm_eval",
+            model=source.path,
+            adapter=str(adapter) if adapter else None,
+            dtype=str(own.dtype).removeprefix("torch."),
+            prompts=[],
+            ids=[],
+            limit=1,
+            stop=sorted(end_tokens(own, tokenizer)),
+            end=tokenizer.eos_token,
+        )
+        with peers.in_vllm(asked, tokenizer, found["vllm"]) as theirs:
+            yield theirs
+        return
+    if peer == OVER_HF and not peers.installed("lm_eval"):
+        raise BadInput("lm_eval is not installed (bench/requirements.txt)")
+    model = models.load_base(source, "none", "bfloat16")
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).eval()
+    yield peers.lm_eval(model, tokenizer, 32) if peer == OVER_HF else peers.continuous(model, tokenizer)
+
+
+def paired(
+    ours: Callable, theirs: Callable, prompts: list[str], warm: list[str], limit: int, rounds: int
+) -> tuple[list[float], list[float], float]:
+    """Seconds per prompt of both, round by round in turn, and how much of their last answers is alike."""
+    texts: list[list[str]] = [[], []]
+    seconds: list[list[float]] = [[], []]
+    for each in (ours, theirs):
+        each(warm, min(limit, 8))
+    for _ in range(rounds):
+        for side, each in enumerate((ours, theirs)):
+            taken, texts[side] = each(prompts, limit)
+            seconds[side].append(round(taken / len(prompts), 4))
+    return seconds[0], seconds[1], round(alike(*texts), 3)
+
+
+def alike(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    """The share of the longer of two answers that both begin with, over all prompts."""
+    pairs = [(one.strip(), other.strip()) for one, other in zip(ours, theirs, strict=True)]
+    return mean(len(commonprefix(pair)) / max(1, *map(len, pair)) if any(pair) else 1.0 for pair in pairs)
+
+
+def ratios(pair: dict) -> list[float]:
+    """How many times ours a peer took, in each round."""
+    return [other / own for own, other in zip(pair["ours"], pair["theirs"], strict=True)]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """The mean of some rounds, and the lowest and highest of them."""
+    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def where(each: dict) -> str:
+    """The first cells of a row: model, adapter and work."""
+    return f"| {each['model'].removeprefix('embedded/')} | {'on' if each['adapter'] else 'off'} | {each['work']} "
+
+
+def row(pair: dict) -> str:
+    """A pair as a row of the table."""
+    times = spread(ratios(pair), 2)
+    return (
+        f"{where(pair)}| {pair['peer']} | {pair['prompts']} | {spread(pair['ours'])} | {spread(pair['theirs'])} "
+        f"| {times} | {pair['alike']:.0%} |"
+    )
+
+
+def table(found: dict) -> str:
+    """Every pair of a processor, in Markdown."""
+    names = "| model | adapter | work | peer | prompts | ours, s a prompt | the peer's | times ours | alike |"
+    return "\n".join([names, "|---|---|---|---|---|---|---|---|---|", *map(row, found["pairs"])])
+
+
+def floors(found: dict) -> str:
+    """Each work's floor, and how many times it ours and vLLM take, in Markdown."""
+    lines = ["| model | adapter | work | GFLOP a prompt | GFLOP/s, prompts, then new tokens | floor, s a prompt "]
+    lines[0] += "| share of it that ours reaches | that vLLM reaches |"
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for least in found["floors"]:
+        of_work = [p for p in found["pairs"] if all(p[key] == least[key] for key in ("model", "adapter", "work"))]
+        full = [pair for pair in of_work if pair["prompts"] == least["prompts"]]
+        ours = [seconds for pair in full for seconds in pair["ours"]]
+        theirs = [seconds for pair in full if pair["peer"] == VLLM for seconds in pair["theirs"]]
+        reached = (f"{least['seconds_per_prompt'] / mean(took):.0%}" if took else "not run" for took in (ours, theirs))
+        rates = ", ".join(str(rate) for rate in least["gflop_per_second"].values())
+        lines.append(
+            f"{where(least)}| {least['gflop_per_prompt']} | {rates} | {least['seconds_per_prompt']:.3f} "
+            f"| {' | '.join(reached)} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
