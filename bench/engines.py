@@ -1,7 +1,7 @@
 """This project's engine in pairs with the fastest of its peers: vLLM, lm-evaluation-harness over vLLM and over
 transformers, transformers' continuous batching.
 
-    make bench      (or: python -m bench.engines [--prompts 256] [--rounds 3] [--models NAME ...] [--peers NAME ...])
+    make bench      (or: python -m bench.engines [--prompts 64 256] [--peers vllm ...], see --help)
 
 For each model, without an adapter and with one, and for each peer and work: both are warmed up on other prompts, then
 ours, the peer, ours, the peer... on the same ones, so that a machine's mood touches both. Loading is not timed. Slow
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from os.path import commonprefix
 from pathlib import Path
 from statistics import mean
@@ -28,7 +29,7 @@ from stages.lib.base.model_files import SMALLEST
 
 RESULTS = Path(__file__).with_name("engines.json")
 MODELS = (SMALLEST, "embedded/qwen2.5-coder-0.5b-instruct")
-VLLM, OVER_VLLM, OVER_HF, CONTINUOUS = "vLLM", "lm-eval over vLLM", "lm-eval over hf", "generate_batch"
+VLLM, OVER_VLLM, OVER_HF, CONTINUOUS = "vllm", "lm-eval-vllm", "lm-eval-hf", "generate_batch"
 MOST = {VLLM: 256, OVER_VLLM: 256, OVER_HF: 32, CONTINUOUS: 8}  # prompts a peer is given at most
 WORKS = ("math, 5 shots", "safety, 0 shots", "judging")
 WARM = 4  # other prompts, before the first round
@@ -66,12 +67,13 @@ class Floor:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--prompts", type=int, default=PROMPTS, help="of each work, for the fast engines")
+    arguments.add_argument("--prompts", type=int, nargs="+", default=[PROMPTS], help="of each work, at most")
     arguments.add_argument("--rounds", type=int, default=ROUNDS)
     arguments.add_argument("--models", nargs="+", default=MODELS)
     arguments.add_argument("--peers", nargs="+", default=list(MOST), choices=list(MOST))
+    arguments.add_argument("--out", type=Path, default=RESULTS, help="another file to write to")
     given = arguments.parse_args()
-    if min(given.prompts, given.rounds) < 1:
+    if min(*given.prompts, given.rounds) < 1:
         raise BadInput(f"--prompts {given.prompts} --rounds {given.rounds}: expected at least 1 of each")
     from bench import speed
 
@@ -80,12 +82,14 @@ def main() -> None:
     for model in given.models:
         for adapter in (False, True):
             measure(model, adapter, given.prompts, given.rounds, given.peers, found)
-            kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-            write_text(RESULTS, json.dumps(kept | {found["machine"]["processor"]: found}, indent=1) + "\n")
+            kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
+            write_text(given.out, json.dumps(kept | {found["machine"]["processor"]: found}, indent=1) + "\n")
     print(table(found), floors(found), sep="\n\n")
 
 
-def measure(name: str, with_adapter: bool, prompts: int, rounds: int, peers: Sequence[str], found: dict) -> None:
+def measure(
+    name: str, with_adapter: bool, counts: Sequence[int], rounds: int, peers: Sequence[str], found: dict
+) -> None:
     """All pairs and floors of a model, with an adapter or without; what cannot be run is noted as left out."""
     from bench import speed, work
     from stages.lib.model.sources import find, load_tokenizer
@@ -100,19 +104,18 @@ def measure(name: str, with_adapter: bool, prompts: int, rounds: int, peers: Seq
         ours = {each: speed.greedy(own, tokenizer, written) for each in WORKS[:2]}
         ours[WORKS[2]] = speed.verdicts(own, tokenizer)
         jobs = [work.math_work(tokenizer), work.safety_work(tokenizer)]
-        responses = ours[WORKS[1]](jobs[1].prompts[: prompts + WARM], jobs[1].limit)[1]
+        responses = ours[WORKS[1]](jobs[1].prompts[: max(counts) + WARM], jobs[1].limit)[1]
         jobs.append(work.judge_work(tokenizer, responses, 1))
-        for job in jobs:
-            ids = tokenizer(job.prompts[:prompts], add_special_tokens=False)["input_ids"]
-            ours[job.name](job.prompts[:prompts], job.limit)
+        for job, count in product(jobs, counts):
+            ids = tokenizer(job.prompts[:count], add_special_tokens=False)["input_ids"]
+            ours[job.name](job.prompts[:count], job.limit)
             new = [row.tokens for row in written[-1]] if job.limit > 1 else [1] * len(ids)
             least = work.floor(own.config, ids, new, min(len(ids), 64))
             found["floors"].append(asdict(Floor(name, with_adapter, job.name, len(ids), **least)))
         for peer in peers:
             try:
                 with opened(peer, name, adapter, tokenizer, own, found) as theirs:
-                    for job in jobs:
-                        count = min(prompts, MOST[peer])
+                    for job, count in product(jobs, sorted({min(count, MOST[peer]) for count in counts})):
                         pair = paired(
                             ours[job.name], theirs, job.prompts[:count], job.prompts[-WARM:], job.limit, rounds
                         )
@@ -212,19 +215,21 @@ def table(found: dict) -> str:
 
 
 def floors(found: dict) -> str:
-    """Each work's floor, and how many times it ours and vLLM take, in Markdown."""
-    lines = ["| model | adapter | work | GFLOP a prompt | GFLOP/s, prompts, then new tokens | floor, s a prompt "]
-    lines[0] += "| share of it that ours reaches | that vLLM reaches |"
-    lines.append("|---|---|---|---|---|---|---|---|")
+    """Each work's floor, and the share of the machine's matrix rate that ours and vLLM reach, in Markdown."""
+    lines = [
+        "| model | adapter | work | prompts | GFLOP a prompt | GFLOP/s, prompts, then new tokens | floor, s a prompt "
+    ]
+    lines[0] += "| share that ours reaches | that vLLM reaches |"
+    lines.append("|---|---|---|---|---|---|---|---|---|")
     for least in found["floors"]:
-        of_work = [p for p in found["pairs"] if all(p[key] == least[key] for key in ("model", "adapter", "work"))]
-        full = [pair for pair in of_work if pair["prompts"] == least["prompts"]]
+        same = ("model", "adapter", "work", "prompts")
+        full = [pair for pair in found["pairs"] if all(pair[key] == least[key] for key in same)]
         ours = [seconds for pair in full for seconds in pair["ours"]]
         theirs = [seconds for pair in full if pair["peer"] == VLLM for seconds in pair["theirs"]]
         reached = (f"{least['seconds_per_prompt'] / mean(took):.0%}" if took else "not run" for took in (ours, theirs))
         rates = ", ".join(str(rate) for rate in least["gflop_per_second"].values())
         lines.append(
-            f"{where(least)}| {least['gflop_per_prompt']} | {rates} | {least['seconds_per_prompt']:.3f} "
+            f"{where(least)}| {least['prompts']} | {least['gflop_per_prompt']} | {rates} | {least['seconds_per_prompt']:.3f} "
             f"| {' | '.join(reached)} |"
         )
     return "\n".join(lines)

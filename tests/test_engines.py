@@ -13,7 +13,7 @@ from tests.conftest import ARCHITECTURES, ROOT
 
 ASKED = vllm_peer.Asked("vllm", "/model", None, "bfloat16", ["one", "two"], [[1, 2], [3]], 8, [0, 2], "<|im_end|>", 20)
 ANSWERED = vllm_peer.Answered(1.5, ["yes", "no"], [{"7": -0.1}, {"8": -0.2}], {"vllm": "0.32.0"})
-PAIR = {"model": SMALLEST, "adapter": False, "work": "judging", "peer": "vLLM", "prompts": 64}
+PAIR = {"model": SMALLEST, "adapter": False, "work": "judging", "peer": "vllm", "prompts": 64}
 PAIR |= {"ours": [0.1, 0.2], "theirs": [0.3, 0.2], "alike": 0.875}
 FLOOR = {"model": SMALLEST, "adapter": False, "work": "judging", "prompts": 64, "seconds_per_prompt": 0.03}
 FLOOR |= {"gflop_per_prompt": 35.1, "gflop_per_second": {"2048 rows": 2000, "64 rows": 900}, "tokens": {}}
@@ -60,7 +60,7 @@ def test_the_program_of_the_other_environment_refuses_a_missing_file(tmp_path):
 
 def test_without_the_environment_vllm_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("AFTERTUNE_VLLM", str(tmp_path / "python"))
-    with pytest.raises(BadInput, match="make bench"), engines.opened("vLLM", SMALLEST, None, None, None, {}):
+    with pytest.raises(BadInput, match="make bench"), engines.opened(engines.VLLM, SMALLEST, None, None, None, {}):
         pass
 
 
@@ -78,11 +78,11 @@ def test_the_tables_have_a_row_for_each_pair_and_each_floor():
     found = {"pairs": [PAIR, PAIR | {"peer": "generate_batch", "prompts": 8, "ours": [9.0, 9.0]}], "floors": [FLOOR]}
     first = engines.table(found).splitlines()[2]
     assert first == (
-        "| smollm2-135m | off | judging | vLLM | 64 | 0.150 (0.100 to 0.200) | 0.250 (0.200 to 0.300) "
+        "| smollm2-135m | off | judging | vllm | 64 | 0.150 (0.100 to 0.200) | 0.250 (0.200 to 0.300) "
         "| 2.00 (1.00 to 3.00) | 88% |"
     )
     *_, least = engines.floors(found).splitlines()  # ours on eight prompts is no part of it
-    assert least == "| smollm2-135m | off | judging | 35.1 | 2000, 900 | 0.030 | 20% | 12% |"
+    assert least == "| smollm2-135m | off | judging | 64 | 35.1 | 2000, 900 | 0.030 | 20% | 12% |"
     assert engines.floors(found | {"pairs": []}).splitlines()[-1].endswith("| not run | not run |")
 
 
@@ -117,7 +117,7 @@ def test_the_floor_is_that_of_the_models_own_matrices(tiny_models, architecture)
 @pytest.mark.parametrize("adapter", [False, True])
 def test_every_work_is_done_by_ours_and_by_transformers_in_pairs(adapter):
     found = {"pairs": [], "floors": [], "left_out": {}, "vllm": {}}
-    engines.measure(SMALLEST, adapter, 4, 1, [engines.CONTINUOUS], found)
+    engines.measure(SMALLEST, adapter, [4], 1, [engines.CONTINUOUS], found)
     assert found["left_out"] == {}
     assert [(pair["work"], pair["adapter"]) for pair in found["pairs"]] == [(name, adapter) for name in engines.WORKS]
     assert all(pair["alike"] > 0.3 and pair["ours"][0] > 0 for pair in found["pairs"])
@@ -132,7 +132,7 @@ def test_vllm_in_its_own_environment_answers_as_ours_does(peer, adapter):
     if not peers.vllm_python():
         pytest.skip("vLLM's environment is not there: `make bench` makes it, $AFTERTUNE_VLLM names another")
     found = {"pairs": [], "floors": [], "left_out": {}, "vllm": {}}
-    engines.measure(SMALLEST, adapter, 4, 1, [peer], found)
+    engines.measure(SMALLEST, adapter, [4], 1, [peer], found)
     assert found["left_out"] == {}
     assert found["vllm"]["vllm"] != "not installed"
     assert all(pair["alike"] > 0.3 for pair in found["pairs"])
