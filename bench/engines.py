@@ -229,8 +229,8 @@ def floors(found: dict) -> str:
         reached = (f"{least['seconds_per_prompt'] / mean(took):.0%}" if took else "not run" for took in (ours, theirs))
         rates = ", ".join(str(rate) for rate in least["gflop_per_second"].values())
         lines.append(
-            f"{where(least)}| {least['prompts']} | {least['gflop_per_prompt']} | {rates} | {least['seconds_per_prompt']:.3f} "
-            f"| {' | '.join(reached)} |"
+            f"{where(least)}| {least['prompts']} | {least['gflop_per_prompt']} | {rates} "
+            f"| {least['seconds_per_prompt']:.3f} | {' | '.join(reached)} |"
         )
     return "\n".join(lines)
 
