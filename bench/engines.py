@@ -53,16 +53,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Floor:
-    """What the matrix products of a work take at the least (bench/work.py), and what ours and each peer took."""
+    """Operations that a work must take (bench/work.py), per prompt: for the prompts and for the new tokens; and the
+    rates of torch.mm at a model's shapes that were measured beside it: on 2,048 rows, and on as many as are written at
+    once, with the output layer."""
 
     model: str
     adapter: bool
     work: str
     prompts: int
-    seconds_per_prompt: float
-    gflop_per_prompt: float
-    gflop_per_second: dict[str, int]
-    tokens: dict[str, float]
+    gflop: list[float]
+    gflop_per_second: list[float]
 
 
 def main() -> None:
@@ -110,8 +110,10 @@ def measure(
             ids = tokenizer(job.prompts[:count], add_special_tokens=False)["input_ids"]
             ours[job.name](job.prompts[:count], job.limit)
             new = [row.tokens for row in written[-1]] if job.limit > 1 else [1] * len(ids)
-            least = work.floor(own.config, ids, new, min(len(ids), 64))
-            found["floors"].append(asdict(Floor(name, with_adapter, job.name, len(ids), **least)))
+            gflop = [round(each / len(ids) / 1e9, 3) for each in work.flops(own.config, ids, new)]
+            rates = work.matrix_rate(own.config, 2048), work.matrix_rate(own.config, min(len(ids), 64), output=True)
+            least = Floor(name, with_adapter, job.name, len(ids), gflop, [round(rate, 1) for rate in rates])
+            found["floors"].append(asdict(least))
         for peer in peers:
             try:
                 with opened(peer, name, adapter, tokenizer, own, found) as theirs:
@@ -215,22 +217,25 @@ def table(found: dict) -> str:
 
 
 def floors(found: dict) -> str:
-    """Each work's floor, and the share of the machine's matrix rate that ours and vLLM reach, in Markdown."""
-    lines = [
-        "| model | adapter | work | prompts | GFLOP a prompt | GFLOP/s, prompts, then new tokens | floor, s a prompt "
-    ]
+    """Each work's floor and the share of it that ours and vLLM reach, in Markdown.
+
+    The rates are the best that were seen of a model in the run: what else runs can only have lowered them.
+    """
+    lines = ["| model | adapter | work | prompts | GFLOP a prompt | GFLOP/s, prompts, new tokens | floor, s a prompt "]
     lines[0] += "| share that ours reaches | that vLLM reaches |"
     lines.append("|---|---|---|---|---|---|---|---|---|")
+    of_model, same = ("model", "prompts"), ("model", "adapter", "work", "prompts")
     for least in found["floors"]:
-        same = ("model", "adapter", "work", "prompts")
         full = [pair for pair in found["pairs"] if all(pair[key] == least[key] for key in same)]
         ours = [seconds for pair in full for seconds in pair["ours"]]
         theirs = [seconds for pair in full if pair["peer"] == VLLM for seconds in pair["theirs"]]
-        reached = (f"{least['seconds_per_prompt'] / mean(took):.0%}" if took else "not run" for took in (ours, theirs))
-        rates = ", ".join(str(rate) for rate in least["gflop_per_second"].values())
+        seen = [f["gflop_per_second"] for f in found["floors"] if all(f[key] == least[key] for key in of_model)]
+        rates = [max(each) for each in zip(*seen, strict=True)]
+        seconds = sum(gflop / rate for gflop, rate in zip(least["gflop"], rates, strict=True))
+        reached = (f"{seconds / mean(took):.0%}" if took else "not run" for took in (ours, theirs))
         lines.append(
-            f"{where(least)}| {least['prompts']} | {least['gflop_per_prompt']} | {rates} "
-            f"| {least['seconds_per_prompt']:.3f} | {' | '.join(reached)} |"
+            f"{where(least)}| {least['prompts']} | {sum(least['gflop']):.1f} "
+            f"| {', '.join(f'{rate:.0f}' for rate in rates)} | {seconds:.4f} | {' | '.join(reached)} |"
         )
     return "\n".join(lines)
 

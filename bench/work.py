@@ -116,7 +116,7 @@ def judge_work(tokenizer: Any, responses: list[str], limit: int = 4) -> Work:
     One for a peer that is asked for the verdict alone.
     """
     plain = tokenizer.chat_template
-    template = ROOT / "tests" / "templates" / "llama_guard_3_8b.jinja"
+    template = ROOT / "tests" / "judge" / "templates" / "llama_guard_3_8b.jinja"
     tokenizer.chat_template = template.read_text(encoding="utf-8")
     pairs = zip(hazard_prompts(), responses, strict=False)
     prompts = [llama_guard_prompt(tokenizer, prompt, response) for prompt, response in pairs]

@@ -15,8 +15,8 @@ ASKED = vllm_peer.Asked("vllm", "/model", None, "bfloat16", ["one", "two"], [[1,
 ANSWERED = vllm_peer.Answered(1.5, ["yes", "no"], [{"7": -0.1}, {"8": -0.2}], {"vllm": "0.32.0"})
 PAIR = {"model": SMALLEST, "adapter": False, "work": "judging", "peer": "vllm", "prompts": 64}
 PAIR |= {"ours": [0.1, 0.2], "theirs": [0.3, 0.2], "alike": 0.875}
-FLOOR = {"model": SMALLEST, "adapter": False, "work": "judging", "prompts": 64, "seconds_per_prompt": 0.03}
-FLOOR |= {"gflop_per_prompt": 35.1, "gflop_per_second": {"2048 rows": 2000, "64 rows": 900}, "tokens": {}}
+FLOOR = {"model": SMALLEST, "adapter": False, "work": "judging", "prompts": 64, "gflop": [20.0, 9.0]}
+FLOOR |= {"gflop_per_second": [1000.0, 450.0]}
 
 
 def test_a_file_of_work_and_one_of_answers_come_back_as_they_were_written(tmp_path):
@@ -82,8 +82,16 @@ def test_the_tables_have_a_row_for_each_pair_and_each_floor():
         "| 2.00 (1.00 to 3.00) | 88% |"
     )
     *_, least = engines.floors(found).splitlines()  # ours on eight prompts is no part of it
-    assert least == "| smollm2-135m | off | judging | 64 | 35.1 | 2000, 900 | 0.030 | 20% | 12% |"
+    assert least == "| smollm2-135m | off | judging | 64 | 29.0 | 1000, 450 | 0.0400 | 27% | 16% |"
     assert engines.floors(found | {"pairs": []}).splitlines()[-1].endswith("| not run | not run |")
+
+
+def test_a_floor_takes_the_best_rates_of_its_model_in_the_run():
+    others = [FLOOR | {"work": "math", "gflop_per_second": [2000.0, 300.0]}]
+    others.append(FLOOR | {"prompts": 256, "gflop_per_second": [1.0, 9000.0]})  # more rows at once
+    others.append(FLOOR | {"model": "larger", "gflop_per_second": [9000.0, 9000.0]})
+    first = engines.floors({"pairs": [], "floors": [FLOOR, *others]}).splitlines()[2]
+    assert "| 2000, 450 | 0.0300 |" in first
 
 
 def test_the_tables_shown_are_those_of_the_committed_runs():
@@ -121,8 +129,8 @@ def test_every_work_is_done_by_ours_and_by_transformers_in_pairs(adapter):
     assert found["left_out"] == {}
     assert [(pair["work"], pair["adapter"]) for pair in found["pairs"]] == [(name, adapter) for name in engines.WORKS]
     assert all(pair["alike"] > 0.3 and pair["ours"][0] > 0 for pair in found["pairs"])
-    assert [least["tokens"]["new"] for least in found["floors"]][-1] == 1
-    assert all(least["seconds_per_prompt"] > 0 for least in found["floors"])
+    assert [least["gflop"][1] == 0 for least in found["floors"]] == [False, False, True]  # a verdict is no new token
+    assert all(min(least["gflop_per_second"]) > 1 for least in found["floors"])
 
 
 @pytest.mark.slow
