@@ -95,6 +95,8 @@ def test_a_floor_takes_the_best_rates_of_its_model_in_the_run():
 
 
 def test_the_tables_shown_are_those_of_the_committed_runs():
+    if not engines.RESULTS.is_file():
+        pytest.skip("no run of bench.engines is committed yet")
     text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
     runs = json.loads(engines.RESULTS.read_text(encoding="utf-8"))
     for processor, found in runs.items():
