@@ -84,7 +84,7 @@ def main() -> None:
             measure(model, adapter, given.prompts, given.rounds, given.peers, found)
             kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
             write_text(given.out, json.dumps(kept | {found["machine"]["processor"]: found}, indent=1) + "\n")
-    print(table(found), floors(found), sep="\n\n")
+    print(heading(found), table(found), floors(found), sep="\n\n")
 
 
 def measure(
@@ -208,6 +208,14 @@ def row(pair: dict) -> str:
         f"{where(pair)}| {pair['peer']} | {pair['prompts']} | {spread(pair['ours'])} | {spread(pair['theirs'])} "
         f"| {times} | {pair['alike']:.0%} |"
     )
+
+
+def heading(found: dict) -> str:
+    """What a run was made on and with, and whether other work ran beside it."""
+    machine, versions = found["machine"], {**found["vllm"], **found["machine"]}
+    loaded = "other work ran beside it" if found["load"] > 0.5 else "nothing ran beside it"
+    made_with = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "vllm") if name in versions)
+    return f"{machine['processor']}, {machine['cores']} cores, {made_with}; load before: {found['load']:.1f}, {loaded}."
 
 
 def table(found: dict) -> str:

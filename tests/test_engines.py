@@ -86,6 +86,17 @@ def test_the_tables_have_a_row_for_each_pair_and_each_floor():
     assert engines.floors(found | {"pairs": []}).splitlines()[-1].endswith("| not run | not run |")
 
 
+@pytest.mark.parametrize(
+    ("load", "said"), [(0.1, "0.1, nothing ran beside it"), (2.34, "2.3, other work ran beside it")]
+)
+def test_a_run_on_a_loaded_machine_says_so(load, said):
+    machine = {"processor": "A processor (amx_bf16)", "cores": "2", "torch": "2.13.0", "transformers": "5.23.0"}
+    found = {"machine": machine, "vllm": {"vllm": "0.32.0", "torch": "another"}, "load": load}
+    assert engines.heading(found) == (
+        f"A processor (amx_bf16), 2 cores, torch 2.13.0, transformers 5.23.0, vllm 0.32.0; load before: {said}."
+    )
+
+
 def test_a_floor_takes_the_best_rates_of_its_model_in_the_run():
     others = [FLOOR | {"work": "math", "gflop_per_second": [2000.0, 300.0]}]
     others.append(FLOOR | {"prompts": 256, "gflop_per_second": [1.0, 9000.0]})  # more rows at once
@@ -99,8 +110,8 @@ def test_the_tables_shown_are_those_of_the_committed_runs():
         pytest.skip("no run of bench.engines is committed yet")
     text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
     runs = json.loads(engines.RESULTS.read_text(encoding="utf-8"))
-    for processor, found in runs.items():
-        assert processor in text
+    for found in runs.values():
+        assert engines.heading(found) in text
         assert engines.table(found) in text
         assert engines.floors(found) in text
 
