@@ -6,7 +6,7 @@ transformers, transformers' continuous batching.
 For each model, without an adapter and with one, and for each peer and work: both are warmed up on other prompts, then
 ours, the peer, ours, the peer... on the same ones, so that a machine's mood touches both. Loading is not timed. Slow
 peers get fewer prompts, and then so does ours. Writes bench/engines.json, where a processor's last run is kept by its
-name, and prints the tables of bench/README.md. An hour and more on 2 cores; what cannot be run is said and left out.
+name, and prints the tables of bench/README.md. What cannot be run is said and left out.
 """
 
 import json
