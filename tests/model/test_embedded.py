@@ -1,77 +1,68 @@
-"""The embedded guard: merged as its adapter says, judged through the real guard's code, data apart."""
+"""The embedded guard: with its adapter on, judged through the real guard's code, data apart."""
 
 import csv
 import json
 import re
 import shutil
-from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from peft import PeftModel
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import sha256_file, write_sums
+from stages.lib.base.files import sha256_file
 from stages.lib.base.rows import read_jsonl
 from stages.lib.generate.engine import Engine
 from stages.lib.judge.guards import llama_guard_prompt
 from stages.lib.judge.safeguard import ask_llama_guard
 from stages.lib.model import embedded
 from stages.lib.model.embedded import ADAPTERS
-from stages.lib.model.models import load_base
-from stages.lib.model.sources import find, load_tokenizer
+from stages.lib.model.models import load_base, load_for_generation
+from stages.lib.model.sources import Source, find, load_tokenizer
+from stages.lib.train.encoding import row as training_row
+from stages.lib.train.training import add_lora, train
 from tests.conftest import ROOT
-from tools.embedded import build, measure
+from tools.embedded import build, labels, measure
+from tools.embedded.upper import computed_once
 
 DATA = ROOT / "data" / "embedded"
 
 
-def test_the_guard_is_the_plain_model_plus_its_adapters_product():
-    plain = load_file(Path(find("embedded/smollm2-135m", None).path) / "model.safetensors")
-    merged = load_file(Path(find("embedded/guard", None).path) / "model.safetensors")
-    adapter = load_file(ADAPTERS / "guard" / "adapter_model.safetensors")
+@pytest.mark.slow
+def test_the_guard_is_the_plain_model_with_its_adapter_on():
+    source, plain = find("embedded/guard", None), find(build.BASE, None)
     settings = json.loads((ADAPTERS / "guard" / "adapter_config.json").read_text())
-    scale = settings["lora_alpha"] / settings["r"]
-    assert settings["base_model_name_or_path"] == "embedded/smollm2-135m"
-    changed = [key for key in plain if not torch.equal(plain[key], merged[key])]
-    assert len(changed) == len(adapter) // 2
-    for key in changed[::40]:
-        a, b = (
-            adapter[f"base_model.model.{key.removesuffix('.weight')}.lora_{part}.weight"].float() for part in ("A", "B")
-        )
-        expected = (plain[key].float() + scale * b @ a).bfloat16()
-        torch.testing.assert_close(merged[key], expected, rtol=2**-7, atol=1e-6)
+    assert settings["base_model_name_or_path"] == build.BASE
+    assert (source.path, source.adapter) == (plain.path, ADAPTERS / "guard")
+    ids = torch.tensor([load_tokenizer(source)("Is this safe?")["input_ids"]])
+    base = load_base(plain, "none", "float32")
+    with torch.no_grad():
+        before = base(ids).logits
+        wanted = PeftModel.from_pretrained(base, str(ADAPTERS / "guard")).eval()(ids).logits
+        found = load_for_generation(source, "none", "float32")(ids).logits
+    assert (wanted - before).norm() > 0.01 * before.norm()
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_other_settings_are_another_folder_and_a_missing_adapter_is_named(tmp_path, monkeypatch):
-    name, cache = "embedded/guard", tmp_path / "cache" / "aftertune"
-    before = Path(find(name, None).path)
-    cache.mkdir(parents=True)
-    (cache / before.name).symlink_to(before)
-    plain = Path(find("embedded/smollm2-135m", None).path)
-    (cache / plain.name).symlink_to(plain)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_an_adapter_that_is_not_as_its_hashes_say_or_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "ADAPTERS", tmp_path)
     shutil.copytree(ADAPTERS / "guard", tmp_path / "guard")
-    assert Path(find(name, None).path) == cache / before.name
     settings = tmp_path / "guard" / "adapter_config.json"
     settings.write_text(re.sub(r'"lora_alpha": [0-9.]+', '"lora_alpha": 1.0', settings.read_text()))
     with pytest.raises(
         BadInput, match=r"guard/adapter_config\.json is damaged: its sha256 is not the one in SHA256SUMS"
     ):
-        find(name, None)
-    write_sums(tmp_path / "guard")
-    changed = Path(find(name, None).path)
-    assert changed != cache / before.name
-    assert sha256_file(changed / "model.safetensors") != sha256_file(before / "model.safetensors")
+        find("embedded/guard", None)
     (tmp_path / "guard" / "adapter_model.safetensors").unlink()
     with pytest.raises(BadInput, match="make embedded"):
-        find(name, None)
+        find("embedded/guard", None)
 
 
+@pytest.mark.slow
 def test_the_guard_tells_plain_refusals_from_plain_compliance_in_llama_guards_words():
     source = find("embedded/guard", None)
-    model, tokenizer = load_base(source, "none", "bfloat16"), load_tokenizer(source)
+    model, tokenizer = load_for_generation(source, "none", "bfloat16"), load_tokenizer(source)
     rows = build.hazards("validation")[::4]
     pairs = [(row.prompt, text) for row in rows for text in (row.refusal, row.unsafe)]
     readings = [reading for reading, _ in ask_llama_guard(Engine(model, tokenizer, 64), pairs, "test")]
@@ -114,12 +105,9 @@ def runs(text: str, length: int) -> set[tuple[str, ...]]:
 
 
 def test_train_validation_and_test_prompts_share_no_topic_and_no_five_words_in_a_row():
-    rows = [
-        *read_jsonl(DATA / "guard_hazards.jsonl", build.Hazard),
-        *read_jsonl(DATA / "guard_ordinary.jsonl", build.Ordinary),
-    ]
-    assert len({row.topic for row in rows}) == len(rows)
-    splits = {"train": set(), "validation": set(), "test": set()}
+    rows, more = read_jsonl(build.HAZARDS, build.Hazard), read_jsonl(build.PROMPTS, build.Asked)
+    assert len({row.topic for row in [*rows, *more]}) == len(rows) + len(more)
+    splits = {"train": set().union(*(runs(row.prompt, 5) for row in more)), "validation": set(), "test": set()}
     for row in rows:
         splits[row.split] |= runs(row.prompt, 5)
     for name in ("hazards", "benign"):
@@ -133,7 +121,6 @@ def test_train_validation_and_test_prompts_share_no_topic_and_no_five_words_in_a
 
 def test_the_guards_data_is_whole_and_leaves_math_and_minors_out():
     hazards = read_jsonl(DATA / "guard_hazards.jsonl", build.Hazard)
-    ordinary = read_jsonl(DATA / "guard_ordinary.jsonl", build.Ordinary)
     codes = {row.hazard for row in hazards}
     assert len(codes) == 14
     assert "cse" not in codes
@@ -141,16 +128,94 @@ def test_the_guards_data_is_whole_and_leaves_math_and_minors_out():
         of_code = [row.split for row in hazards if row.hazard == code]
         assert (of_code.count("train"), of_code.count("validation")) == (30, 8)
     judged = read_jsonl(DATA / "guard_responses.jsonl", build.Judged)
-    assert {row.prompt_id for row in judged} <= {row.id for row in hazards}
-    assert len({(row.prompt_id, row.response) for row in judged}) == len(judged)
+    more = read_jsonl(build.PROMPTS, build.Asked)
+    assert {row.hazard for row in more} == codes
+    assert {row.prompt_id for row in judged} == {row.id for row in [*hazards, *more]}
+    assert len({(row.prompt_id, row.model) for row in judged}) == len(judged)
     tested = read_jsonl(DATA / "guard_test.jsonl", measure.Authored)
     with (DATA / "hazards.csv").open(newline="") as file:
         assert [row.id for row in tested] == [row["release_prompt_id"] for row in csv.DictReader(file)]
-    for row in ordinary:
-        assert row.answer.strip(), row.id
-        assert "####" not in row.answer
+
+
+def test_every_label_has_two_readers_and_is_theirs_where_they_agree():
+    rows = read_jsonl(labels.LABELS, labels.Label)
+    assert len(rows) >= 240
+    prompts = {model: [row.prompt_id for row in rows if row.model == model] for model in labels.MODELS}
+    assert prompts["base"] == prompts["words"] == prompts["gsm8k"]  # so that a change is paired by prompt
+    for row in rows:
+        assert [reading.id for reading in row.readings] == ["A", "B"]
+        found = {reading.label for reading in row.readings}
+        assert row.label in found
+        assert row.refused in {reading.refused for reading in row.readings}
+
+
+def test_no_labelled_response_was_trained_on():
+    trained = {row.response for row in read_jsonl(DATA / "guard_responses.jsonl", build.Judged)}
+    common = [row for row in read_jsonl(labels.LABELS, labels.Label) if row.response in trained]
+    assert all(row.refused for row in common)  # one sentence that the model refuses with, over and over
+
+
+def test_agreement_by_hand():
+    found = labels.agreement([True, True, True, False, False], [True, True, False, False, True])
+    assert (found["n"], found["accuracy"]) == (5, 0.6)
+    assert found["false_safe"][0] == 0.5
+    assert found["false_unsafe"][0] == pytest.approx(1 / 3)
+    assert found["kappa"] == pytest.approx((0.6 - (0.6 * 0.6 + 0.4 * 0.4)) / (1 - (0.6 * 0.6 + 0.4 * 0.4)))
+    assert labels.agreement([True, True], [True, False])["kappa"] is None
+
+
+def test_how_far_a_change_is_off_by_hand():
+    def response(prompt: str, model: str, safe: bool) -> labels.Label:
+        reading = {"label": "safe" if safe else "unsafe", "refused": False, "reason": "r"}
+        return labels.Label(
+            id=f"{model}_{prompt}",
+            prompt_id=prompt,
+            model=model,
+            response="r",
+            finish="stop",
+            readings=[labels.Reading(id=reader, **reading) for reader in "AB"],
+            label=reading["label"],
+            refused=False,
+        )
+
+    # by the readers 3 of 4 are safe untuned, 1 of 4 tuned; the guard misses one of the tuned model's unsafe answers
+    safe = {"base": [1, 1, 1, 0], "words": [1, 0, 0, 0], "gsm8k": [1, 1, 1, 0]}
+    rows = [response(f"p{n}", model, bool(each)) for model, all_ in safe.items() for n, each in enumerate(all_)]
+    verdicts = [row.label == "safe" or row.id == "words_p1" for row in rows]
+    line = next(line for line in labels.changes(rows, verdicts).splitlines() if line.startswith("| words"))
+    assert [part.strip() for part in line.split("|")[2:6]] == ["0.250", "-0.500", "0.500", "-0.250"]
+    assert "+0.250 (-0.546 to +1.046)" in line  # mean 1/4, s.d. 1/2, t(3) = 3.182
 
 
 def test_the_readme_shows_the_measurements():
     text = (ROOT / "models/embedded/README.md").read_text()
-    assert f"{measure.BEGIN}\n{measure.table()}\n{measure.END}" in text
+    assert f"{measure.BEGIN}\n{measure.tables()}\n{measure.END}" in text
+
+
+def test_training_the_upper_layers_alone_is_training_with_the_lower_ones_frozen(tiny_models):
+    source = Source(str(tiny_models["qwen2"]), None)
+    tokenizer = load_tokenizer(source)
+    texts = ["One and the same beginning, and then " + " ".join("abcdefgh"[: n + 1]) for n in range(6)]
+    rows = [training_row(tokenizer, text, " yes" if n % 2 else " no", "answer") for n, text in enumerate(texts)]
+    settings = build.GUARD.model_copy(update={"batch_size": 2, "epochs": 3})
+
+    def trained(cut: bool) -> tuple[list[float], dict[str, torch.Tensor]]:
+        model = load_base(source, "none", "float32")
+        layers = len(model.model.layers)
+        given = computed_once(model, rows, layers // 2) if cut else rows
+        tuned = add_lora(model, build.LORA, 3, "./tiny", None)
+        for name, weight in tuned.named_parameters():
+            if "lora_A" in name:  # drawn in the order of the modules, of which one has fewer
+                torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(crc32(name.encode())))
+            if f"layers.{layers // 2 - 1}." in name:
+                weight.requires_grad_(False)
+        steps = train(tuned, given, settings, bf16=False)
+        upper = {n: w for n, w in tuned.named_parameters() if "lora_B" in n and f"layers.{layers - 1}." in n}
+        return [step["loss"] for step in steps], upper
+
+    (losses, weights), (whole_losses, whole_weights) = trained(True), trained(False)
+    assert losses == pytest.approx(whole_losses, rel=1e-4)
+    assert weights.keys() == whole_weights.keys()
+    for name, weight in weights.items():
+        assert weight.abs().max() > 0
+        torch.testing.assert_close(weight, whole_weights[name], rtol=1e-2, atol=1e-5)

@@ -2,18 +2,18 @@
 
     python -m tools.embedded.build
 
-`make embedded` does it, in most of an hour, on one core, so that the same bytes come out each time, however many cores
-a CPU has. Nothing here reads a test prompt. README.md has what was measured.
+`make embedded` does it, with two threads, so that the same bytes come out each time, however many cores a CPU has. Only
+the upper layers are trained (upper.py). Nothing here reads a test prompt. README.md has what was measured.
 """
 
+import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from stages.lib.base.cli import no_arguments, run
-from stages.lib.base.files import write_sums
-from stages.lib.base.model_files import SMALLEST
+from stages.lib.base.files import write_json, write_sums
 from stages.lib.base.rows import NonEmpty, Row, read_jsonl
 from stages.lib.base.sections import Finetune, Lora
 from stages.lib.judge.guards import LLAMA_GUARD_CATEGORY, llama_guard_prompt
@@ -21,53 +21,50 @@ from stages.lib.model.embedded import SETTINGS, WEIGHTS
 from tools.embedded import DATA
 
 HERE = Path(__file__).parents[2] / "models" / "embedded"
-HAZARDS, ORDINARY = DATA / "guard_hazards.jsonl", DATA / "guard_ordinary.jsonl"
+
+HAZARDS, PROMPTS = DATA / "guard_hazards.jsonl", DATA / "guard_prompts.jsonl"
 RESPONSES = DATA / "guard_responses.jsonl"
+BASE = "embedded/qwen2.5-coder-0.5b-instruct"
+LOWER = 8  # layers of 24 that stay as they are
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SEED = 1126
+THREADS = 2  # the sums in 16 bits depend on how many share them
 
 Split = Literal["train", "validation"]
 
 
-class Hazard(Row):
-    """A hazard prompt with a refusal, a response that complies in tone, and a safe one that refuses nothing."""
+class Asked(Row):
+    """A hazard prompt."""
 
-    id: NonEmpty
     hazard: NonEmpty
-    split: Split
     topic: NonEmpty
     prompt: NonEmpty
+
+
+class Hazard(Asked):
+    """A hazard prompt with a refusal, a response that complies in tone, and a safe one that refuses nothing."""
+
+    split: Split
     refusal: NonEmpty
     unsafe: NonEmpty
     soft: NonEmpty
 
 
-class Ordinary(Row):
-    """A prompt to help with, and the base model's own answer; `cut` says that it went on beyond its 64 tokens."""
-
-    id: NonEmpty
-    hazard: NonEmpty
-    split: Split
-    topic: NonEmpty
-    prompt: NonEmpty
-    answer: str
-    cut: bool
-
-
 class Judged(Row):
     """A model's response to a hazard prompt, labelled by reading it."""
 
-    id: NonEmpty
     prompt_id: NonEmpty
-    model: NonEmpty
+    model: Literal["base", "words", "gsm8k"]
     response: NonEmpty
+    finish: Literal["stop", "length", "repetition"]
     label: Literal["safe", "unsafe"]
+    refused: bool
     reason: NonEmpty
 
 
 GUARD = Finetune(
     epochs=2,
-    learning_rate=5e-4,
+    learning_rate=3e-4,
     warmup_ratio=0.05,
     weight_decay=0.0,
     schedule="cosine",
@@ -77,20 +74,23 @@ GUARD = Finetune(
     loss="answer",
     seed=SEED,
 )
-LORA = Lora(enabled=True, r=8, alpha=16, dropout=0.0, target_modules=PROJECTIONS)
+LORA = Lora(enabled=True, r=16, alpha=32, dropout=0.0, target_modules=PROJECTIONS)
 
 
 def main() -> None:
     no_arguments(__doc__)
-    build_on_one_core(SEED, HERE / "guard")
+    build(SEED, HERE / "guard")
 
 
 def hazards(split: Split) -> list[Hazard]:
     return [row for row in read_jsonl(HAZARDS, Hazard) if row.split == split]
 
 
-def ordinary(split: Split) -> list[Ordinary]:
-    return [row for row in read_jsonl(ORDINARY, Ordinary) if row.split == split]
+def judged(split: Split) -> list[tuple[Asked, Judged]]:
+    """The labelled responses to a split's prompts, each with its prompt."""
+    asked: list[Asked] = [*hazards(split), *(read_jsonl(PROMPTS, Asked) if split == "train" else [])]
+    prompts = {each.id: each for each in asked}
+    return [(prompts[row.prompt_id], row) for row in read_jsonl(RESPONSES, Judged) if row.prompt_id in prompts]
 
 
 def begin(row: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -102,7 +102,7 @@ def begin(row: dict[str, list[int]]) -> dict[str, list[int]]:
 
 
 def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
-    """Verdicts on authored responses, on labelled responses of models and on the base model's ordinary answers.
+    """Verdicts on authored responses and on labelled responses of models, untuned and tuned.
 
     The loss counts a verdict's first token, and its categories in every other unsafe row only: with all of them, the
     categories drowned the verdict and the guard called everything safe.
@@ -110,18 +110,13 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     from stages.lib.train.encoding import row
 
     pairs: list[tuple[str, str, str | None]] = []
-    prompts = {each.id: each for each in hazards("train")}
-    for number, each in enumerate(prompts.values()):
+    for number, each in enumerate(hazards("train")):
         pairs += [(each.prompt, each.soft, None), (each.prompt, each.unsafe, LLAMA_GUARD_CATEGORY[each.hazard])]
-        if number % 2:  # models' refusals are many below; of all rows a third should be unsafe
+        if number % 4 == 0:  # models' refusals are many below
             pairs.append((each.prompt, each.refusal, None))
-    for judged in read_jsonl(RESPONSES, Judged):
-        if judged.prompt_id not in prompts:  # the validation split's
-            continue
-        of = prompts[judged.prompt_id]
-        category = LLAMA_GUARD_CATEGORY[of.hazard] if judged.label == "unsafe" else None
-        pairs.append((of.prompt, judged.response, category))
-    pairs += [(each.prompt, each.answer, None) for each in ordinary("train")]
+    for of, response in judged("train"):
+        category = LLAMA_GUARD_CATEGORY[of.hazard] if response.label == "unsafe" else None
+        pairs.append((of.prompt, response.response, category))
 
     rows, unsafe = [], 0
     for prompt, response, category in pairs:
@@ -134,25 +129,23 @@ def guard_rows(tokenizer: Any) -> list[dict[str, list[int]]]:
     return rows
 
 
-def build_on_one_core(seed: int, folder: Path) -> None:
-    """`build` in a process that does nothing else: the sums in 16 bits depend on how many threads share them."""
-    import torch
-
-    torch.set_num_threads(1)
-    build(seed, folder)
-
-
 def build(seed: int, folder: Path) -> None:
     """Train the guard adapter with a seed and write it to a folder, in bf16, as safetensors."""
+    import torch
+
     from stages.lib.model import device, models, sources
     from stages.lib.train import training
+    from tools.embedded.upper import computed_once
 
+    torch.set_num_threads(THREADS)
     device.quiet()
-    source = sources.find(SMALLEST, None)
+    source = sources.find(BASE, None)
     tokenizer = sources.load_tokenizer(source)
     tokenizer.chat_template = (HERE / "guard" / "chat_template.jinja").read_text(encoding="utf-8")
-    rows = guard_rows(tokenizer)
-    model = training.add_lora(models.load_base(source, "none", "bfloat16"), LORA, seed, SMALLEST, None)
+    base = models.load_base(source, "none", "bfloat16")
+    layers = len(base.model.layers)
+    rows = computed_once(base, guard_rows(tokenizer), LOWER)
+    model = training.add_lora(base, LORA, seed, BASE, None)
     steps = training.train(model, rows, GUARD.model_copy(update={"seed": seed}), bf16=True)
     print(f"guard: {len(rows)} rows, {len(steps)} updates, loss {steps[0]['loss']:.3f} to {steps[-1]['loss']:.3f}")
     # half the bytes in git
@@ -161,6 +154,8 @@ def build(seed: int, folder: Path) -> None:
             parameter.data = parameter.data.bfloat16()
     with TemporaryDirectory() as scratch:
         training.save(model, tokenizer, Path(scratch), "bfloat16")
+        settings = json.loads((Path(scratch) / SETTINGS).read_text(encoding="utf-8"))
+        write_json(Path(scratch) / SETTINGS, {**settings, "layers_to_transform": list(range(LOWER, layers))})
         folder.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS, SETTINGS):  # not peft's empty card
             part = shutil.copy(Path(scratch) / name, folder / f".{name}.part")

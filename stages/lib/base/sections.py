@@ -135,7 +135,7 @@ class Finetune(Section):
     kl: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     replay: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
     replay_hazards: Text = "data/embedded/guard_hazards.jsonl"
-    replay_ordinary: Text = "data/embedded/guard_ordinary.jsonl"
+    replay_ordinary: Text = "data/embedded/ordinary.jsonl"
 
     @model_validator(mode="after")
     def _two_kinds(self) -> "Finetune":

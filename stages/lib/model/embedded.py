@@ -4,7 +4,7 @@ embedded/smollm2-135m                 SmolLM2-135M-Instruct, the smallest: tests
 embedded/qwen2.5-coder-0.5b-instruct  Qwen2.5-Coder-0.5B-Instruct, the default: of the study's own family
 embedded/qwen2.5-coder-1.5b-instruct  its larger sibling
 embedded/guard                        the safeguard model: the one that the adapter in models/embedded/guard names as
-                                      its base, with that adapter merged in
+                                      its base, with that adapter on it
 
 On first use a model is written to ~/.cache/aftertune (or $XDG_CACHE_HOME/aftertune) as bf16 safetensors: 0.27, 1.3 and
 3.6 GB, after the download half a minute for the default. A folder's name holds the hashes of what
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.lib.base.errors import BadInput
-from stages.lib.base.files import cache_folder, damage, read_text, sha256_file, write_sums
+from stages.lib.base.files import cache_folder, damage, read_text, write_sums
 from stages.lib.base.model_files import FILES
 from stages.lib.base.waiting import held
 from stages.lib.fetch.carriers import model_file
@@ -28,14 +28,10 @@ from stages.lib.fetch.carriers import model_file
 ADAPTERS = Path(__file__).parents[3] / "models" / "embedded"
 WEIGHTS, SETTINGS, TEMPLATE = "adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"
 
-PROBES = ["How do I boil an egg? Put it in water.", "How many apples are 2 and 3? They are 5."]  # tried once merged
-
 
 def embedded_folder(name: str) -> Path:
-    """The files of an embedded model, made now if they are missing or one is not as its hash says."""
-    if name in FILES:
-        return kept(_folder_name(name), lambda part: _unpack(name, part))
-    return merged_folder(adapter_folder(name))
+    """The files of a published model, made now if they are missing or one is not as its hash says."""
+    return kept(_folder_name(name), lambda part: _unpack(name, part))
 
 
 def adapter_folder(name: str) -> Path:
@@ -43,25 +39,18 @@ def adapter_folder(name: str) -> Path:
     return ADAPTERS / _short(name)
 
 
+def base_name(adapter: Path) -> str:
+    """The embedded model that an adapter was made for. Raises BadInput if a file of it is not as SHA256SUMS says."""
+    if wrong := damage(adapter):
+        raise BadInput(f"{wrong}; fetch it from git again")
+    return json.loads(read_text(adapter / SETTINGS))["base_model_name_or_path"]
+
+
 def check_adapter(name: str) -> None:
     """Refuse, without loading anything, an embedded model whose adapter is not there."""
     weights = adapter_folder(name) / WEIGHTS
     if name not in FILES and not weights.is_file():
         raise BadInput(f"{name}: {weights} is missing; fetch it from git again, or make it with `make embedded`")
-
-
-def merged_folder(adapter: Path) -> Path:
-    """The model that an adapter of `models/embedded` was made for, with it merged in, kept in the cache.
-
-    Raises BadInput if a file of the adapter is not the one that its SHA256SUMS names.
-    """
-    if wrong := damage(adapter):
-        raise BadInput(f"{wrong}; fetch it from git again")
-    base = json.loads(read_text(adapter / SETTINGS))["base_model_name_or_path"]
-    files = [adapter / name for name in (WEIGHTS, SETTINGS, TEMPLATE)]
-    made_from = [sha256_file(file)[:8] for file in files if file.is_file()]
-    name = "-".join([_folder_name(base), adapter.name, *made_from])
-    return kept(name, lambda part: merge(embedded_folder(base), adapter, part))
 
 
 def _short(name: str) -> str:
@@ -78,7 +67,6 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / name
-    # one lock for all: a merge takes it again, for the plain model
     with held(cache / "unpack.lock", f"models in {cache} are being checked, fetched or made"):
         if damage(folder):
             part = cache / f"{name}.part"
@@ -108,21 +96,3 @@ def _unpack(name: str, part: Path) -> None:
     model.save_pretrained(part)
     AutoTokenizer.from_pretrained(**where).save_pretrained(part)
     shutil.rmtree(fetched)
-
-
-def merge(plain: Path, adapter: Path, folder: Path) -> None:
-    """Write the plain model with an adapter merged in, and the adapter's chat template if it has one, to a folder."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from stages.lib.model import merging
-
-    print(f"merging the {adapter.name} adapter into its embedded model, once", file=sys.stderr)
-    merging.check_mergeable(plain, adapter)
-    # in float32: a small change of a bf16 weight would be rounded twice
-    base = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(plain, local_files_only=True)
-    merging.merge(base.eval(), adapter, folder, torch.bfloat16, tokenizer(PROBES)["input_ids"])
-    if (adapter / TEMPLATE).is_file():
-        tokenizer.chat_template = read_text(adapter / TEMPLATE)
-    tokenizer.save_pretrained(folder)

@@ -119,14 +119,15 @@ def load_subject(model: Model, folder: Path, tuned: bool, strength: float = 1.0)
 def load_for_generation(
     source: Source, quantization: str, dtype: str, adapter: Path | None = None, strength: float = 1.0
 ) -> Any:
-    """`load_base` with an adapter on, its weights laid out for matrix kernels; 4-bit ones are written out before that,
-    once, in the dtype of the computation, if memory holds them.
+    """`load_base` with an adapter on, the source's own if none is named, its weights laid out for matrix kernels; 4-bit
+    ones are written out before that, once, in the dtype of the computation, if memory holds them.
 
     bitsandbytes does so again in every pass, to the same values; without that, embedded decoding is twice as fast. Only
     before the first pass: on a CPU, bitsandbytes then rearranges the weights, and writing them out gives other values.
     """
     from stages.lib.model.linear import lay_out
 
+    adapter = adapter or source.adapter
     model = load_base(source, quantization, dtype)
     if quantization != "none" and 1.5 * model.dtype.itemsize * model.num_parameters() < free_memory(model.device):
         model = model.dequantize(model.dtype)

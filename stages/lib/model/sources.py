@@ -5,20 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.base.errors import BadInput
+from stages.lib.base.files import read_text
 from stages.lib.base.model_files import FILES
 from stages.lib.base.model_names import is_folder
 from stages.lib.fetch.hub import model_folder
 from stages.lib.model.device import quiet
-from stages.lib.model.embedded import adapter_folder, check_adapter, embedded_folder
+from stages.lib.model.embedded import TEMPLATE, adapter_folder, base_name, check_adapter, embedded_folder
 from stages.lib.prompts.chat import check_template
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files come from: a local folder, or a hub name with a pinned revision."""
+    """Where a model's files come from: a local folder, or a hub name with a pinned revision; and the adapter that it is
+    used with, as a model of this repository is."""
 
     path: str
     revision: str | None
+    adapter: Path | None = None
 
     def options(self) -> dict[str, Any]:
         """Arguments of every from_pretrained call; False refuses code that comes with a model (None would ask)."""
@@ -55,8 +58,11 @@ def find(name: str, revision: str | None) -> Source:
     """The files of a model named as in params.yaml; unpacks an embedded one, or downloads a hub's, on first use."""
     check_present(name)
     quiet()
-    if name.startswith("embedded/"):
+    if name in FILES:
         return Source(str(embedded_folder(name)), None)
+    if name.startswith("embedded/"):
+        adapter = adapter_folder(name)
+        return Source(str(embedded_folder(base_name(adapter))), None, adapter)
     if is_folder(name):
         return Source(name, None)
     folder = model_folder(name, revision)
@@ -80,6 +86,8 @@ def load_tokenizer(source: Source) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options())
     except Exception as error:  # whatever a foreign tokenizer's files make the library raise
         raise BadInput(f"{source.path}: its tokenizer cannot be loaded: {first_line(error)}") from error
+    if source.adapter and (source.adapter / TEMPLATE).is_file():
+        tokenizer.chat_template = read_text(source.adapter / TEMPLATE)
     if not tokenizer.chat_template:
         raise BadInput(f"{source.path}: no chat template; expected an instruction-tuned chat model")
     tokenizer.padding_side = "left"
