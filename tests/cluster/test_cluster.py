@@ -1,6 +1,6 @@
 """Runs of the embedded profile through a real Slurm: two nodes, one of them killed, a run that fails, a time limit.
 
-make test-cluster       (installs Debian's slurm-wlm and munge if they are missing; some forty minutes on two cores)
+make test-cluster       (installs Debian's slurm-wlm and munge if they are missing; some 45 minutes on two cores)
 """
 
 import json
